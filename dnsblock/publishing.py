@@ -254,9 +254,7 @@ class Publisher:
             # Created under the lock: an older draft would revert the publish that this one waited for.
             draft = read if isinstance(read, Draft) else self.draft()
             if isinstance(change, LedgerEntries):
-                draft = replace(draft, new=change.new, signed=change.signed, notes=change.notes)
-                draft = replace(draft, judged_in=change.judged_in)
-                draft = replace(draft, annulments=change.annulments, approvals=change.approvals)
+                draft = _with_entries(draft, change)
             if isinstance(read, ReadLists):
                 lists = read.merged_into(self.lists, self.config)
                 notes = tuple(note for note in lists.notes if note not in self.lists.notes)
@@ -406,6 +404,11 @@ class Publisher:
         self._observer.failed(_kind_of(err))
         is_partly = isinstance(err, PartlyRefused)
         _log_failure(change, refused, self.policy, self.config, is_partly=is_partly)
+
+
+def _with_entries(draft: Draft, change: LedgerEntries) -> Draft:
+    draft = replace(draft, new=change.new, signed=change.signed, judged_in=change.judged_in)
+    return replace(draft, notes=change.notes, annulments=change.annulments, approvals=change.approvals)
 
 
 def _log_success(change: Change, changes: Changes, policy: Policy, *, changed: bool) -> None:

@@ -148,7 +148,7 @@ class Conditions(_Fields):
 
 
 class Statement(_Fields):
-    """The issuer's statement of its orders in force (action `snapshot`): it differs if one is missing here."""
+    """The issuer's statement of its orders in force (action `snapshot`): it shows if one is missing here."""
 
     seq: Annotated[int, Number, Field(ge=0)] | None = None  # of the issuer's last order; null: not numbered
     entries: Annotated[int, Number, Field(ge=0)]

@@ -1,7 +1,7 @@
 """The orders in force at a time: a pure function of the orders in the ledger and the time.
 
-This state is never stored; the compiler, `status` and the timer derive it here. Parts that did not change since a
-former state are taken from it.
+This state is never stored; the compiler, `status` and the timer derive it here. Parts that did not change
+since a former state are taken from it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -272,7 +272,7 @@ class Naive:
         self.followed = self._followed()
 
     def _followed(self) -> dict[int, Known]:
-        """The order that each seq belongs to. The first order that fits, in the sequence of arrival, has it."""
+        """The order that each seq belongs to: the first one that fits, in the sequence of arrival."""
         taken: dict[int, Known] = {}
         for arrived in range(1, len(self.known) + 1):
             came = self.known[:arrived]

@@ -85,6 +85,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     """An operator takes the comment sign away and it works."""
     text = REFERENCE.read_text().replace("answers: {}\n", "answers:\n").replace("zones: []\n", "zones:\n")
     text = text.replace("orders: null", "orders: orders").replace("witnesses: []\n", "witnesses:\n")
+    text = text.replace("issuers: []\n", "issuers:\n").replace("api: null\n", "api:\n")
     lines = [
         "  " + line[3:] if line.startswith("#  ") and ": " in line[:20] else line
         for line in text.splitlines()
@@ -92,6 +93,8 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     lines = ["  " + line[3:] if line.startswith("#  - {") else line for line in lines]
     config = read("\n".join(lines))
     assert sorted(config.answers) == ["landing", "sinkhole"]
+    assert [issuer.id for issuer in config.issuers] == ["kominfo.go.id"]
+    assert config.api is not None
     assert [zone.name for zone in config.zones] == ["kominfo", "national", "malware", "badnets", "planned"]
 
 
@@ -337,10 +340,6 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
         (
             "zones: [{name: z, answer: drop, list: l, mode: dark}]",
             "1: 'dark': zones.0.mode: must be enforce or shadow",
-        ),
-        (
-            f"zones: [{ISSUER_ZONE}]",
-            "1: 'kominfo.go.id': an issuer's zone needs a folder of orders: set orders",
         ),
         (
             "zones:\n- {name: z, answer: sinkhole, list: l}",

@@ -1,4 +1,4 @@
-"""What is read before a publish (dnsblock/policy/snapshot.py)."""
+"""The input that is read before a publish (dnsblock/policy/snapshot.py)."""
 
 from dataclasses import replace
 from pathlib import Path

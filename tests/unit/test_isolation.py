@@ -19,7 +19,7 @@ def registry(tmp_path: Path) -> Registry:
 
 
 class DefectError(Exception):
-    """What no code expects."""
+    """An exception that no code expects."""
 
 
 def fails_for(name: str, function: Any) -> Any:

@@ -122,21 +122,21 @@ class History:
     def versions(self, zone: str, limit: int = 100) -> tuple[Version, ...]:
         """The newest versions of a zone, newest first."""
         return tuple(
-            self._versions("WHERE zone = ? ORDER BY number DESC LIMIT ?", self._zone_id(zone), limit)
+            _versions(self._file, "WHERE zone = ? ORDER BY number DESC LIMIT ?", self._zone_id(zone), limit)
         )
 
     def version(self, zone: str, number: int) -> Version | None:
         """One version; None if it does not exist."""
-        return _only(self._versions("WHERE zone = ? AND number = ?", self._zone_id(zone), number))
+        return _only(_versions(self._file, "WHERE zone = ? AND number = ?", self._zone_id(zone), number))
 
     def beginnings(self, zone: str) -> tuple[Version, ...]:
         """The versions without a difference, oldest first: the first version, and later ones."""
-        return tuple(self._versions("WHERE zone = ? AND added IS NULL ORDER BY number", self._zone_id(zone)))
+        return tuple(_versions(self._file, "WHERE zone = ? AND added IS NULL ORDER BY number", self._zone_id(zone)))
 
     def was_accepted(self, zone: str, source_sha256: str) -> Version | None:
         """The newest version with this content; None if it is the current version's content."""
         where = "WHERE zone = ? AND source_sha256 = ? ORDER BY number DESC LIMIT 1"
-        version = _only(self._versions(where, self._zone_id(zone), source_sha256))
+        version = _only(_versions(self._file, where, self._zone_id(zone), source_sha256))
         current = self.current(zone)
         if current is None or current.version.compiled.source_sha256 == source_sha256:
             return None
@@ -340,9 +340,6 @@ class History:
     def _zone_id(self, zone: str) -> int:
         rows = self._file.rows("SELECT id FROM zones WHERE name = ?", (zone,))
         return int(rows[0]["id"]) if rows else 0  # no zone has the id 0
-
-    def _versions(self, where: str, *values: object) -> Iterator[Version]:
-        return _versions(self._file, where, *values)
 
     def _unknown(self, zone: str, a: int, b: int, reason: str) -> Refused:
         return Refused([Problem(str(self._file.path), None, f"{zone} {a} {b}", reason)])
