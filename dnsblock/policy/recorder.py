@@ -202,7 +202,8 @@ class Recorder:
         if facts:
             self._book.append(facts, draft.by)
         for one in decisions:
-            text = f"{one.KIND} order {one.order_id} of {one.issuer}: {one.reason}"
+            done = "annulled" if isinstance(one, Annulment) else "approved"
+            text = f"{done} order {one.order_id} of {one.issuer}: {one.reason}"
             event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer, by=draft.by)
         for order in draft.new:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"

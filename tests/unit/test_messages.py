@@ -27,8 +27,10 @@ NOTES = [
     ("orders/ledger.py", "read", "", "warning"),
     ("orders/chain.py", "verdict", f"{VALUE}: ", "warning"),
     ("orders/chain.py", "verdict", f"order {VALUE} of {VALUE}: ", "warning"),
-    ("orders/state.py", "_lift", f"{VALUE}: ", "warning"),
-    ("orders/state.py", "_why_idle", f"{VALUE}: ", "warning"),
+    ("orders/life.py", "state", f"{VALUE}: ", "warning"),
+    ("orders/life.py", "_notes", f"{VALUE}: ", "warning"),
+    ("orders/conflicts.py", "notes", f"{VALUE}: ", "warning"),
+    ("orders/intake.py", "_notes", "", "warning"),
     ("orders/intake.py", "_exemptions_without_effect", "", "warning"),
     ("orders/remarks.py", "_on_names", "", "warning"),
     ("orders/remarks.py", "_on_times", f"{VALUE}: ", "warning"),
@@ -82,7 +84,11 @@ class Scope:
 
     def is_part(self, node: ast.JoinedStr, all_joined: list[ast.JoinedStr]) -> bool:
         """Whether a text is only used in another one."""
-        names = {name for name, values in self._values.items() if node in values}
+        names = {
+            name
+            for name, values in self._values.items()
+            if any(part is node for value in values for part in ast.walk(value))
+        }
         inner = (part for one in all_joined if one is not node for part in ast.walk(one))
         return any(part is node or (isinstance(part, ast.Name) and part.id in names) for part in inner)
 

@@ -131,7 +131,8 @@ class History:
 
     def beginnings(self, zone: str) -> tuple[Version, ...]:
         """The versions without a difference, oldest first: the first version, and later ones."""
-        return tuple(_versions(self._file, "WHERE zone = ? AND added IS NULL ORDER BY number", self._zone_id(zone)))
+        where = "WHERE zone = ? AND added IS NULL ORDER BY number"
+        return tuple(_versions(self._file, where, self._zone_id(zone)))
 
     def was_accepted(self, zone: str, source_sha256: str) -> Version | None:
         """The newest version with this content; None if it is the current version's content."""

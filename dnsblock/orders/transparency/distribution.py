@@ -166,8 +166,11 @@ class Distributor:
         """Logs a failure once, until it changes."""
         place.failures += 1
         if reason != place.error:
-            level = logging.CRITICAL if contradicts else logging.ERROR
-            event(level, f"the {place.kind} {place.name} does not have the checkpoint: {reason}")
+            text = f"the {place.kind} {place.name} does not have the checkpoint: {reason}"
+            if contradicts:
+                event(logging.CRITICAL, text)
+            else:
+                event(logging.ERROR, text)
         place.error, place.contradicts = reason, contradicts
 
 
