@@ -121,7 +121,7 @@ class Past:
         }
         whole = about(self.orders, covers)
         law = whole if known_at is None else self._known(covers, known_at)
-        explained = self._explained(target, law, when, lists, self.history.serial_at(until))
+        explained = self._explained(target, law, when, lists, self._serial_at(until))
         here: Enforced | None = None
         if not is_scheduled:
             then = law if until == known_at else self._known(covers, until)
@@ -140,6 +140,10 @@ class Past:
             "not_known": list(self._unknown(whole, covers, when, known_at or until)),
             "notes": notes,
         }
+
+    def _serial_at(self, when: datetime) -> int:
+        """The serial that was served then; 0 if it is not recorded."""
+        return next((one.serial for one in self.history.snapshots(when, 1)), 0)
 
     def _covers_of(self, target: Target) -> tuple[list[str], str]:
         """The names of entries that cover a name or an address, and the kind of zones that have these."""

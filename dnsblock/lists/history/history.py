@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from sqlite3 import Connection, Row
 from typing import Self, TypeVar
@@ -42,6 +42,7 @@ from dnsblock.lists.report import Report
 from dnsblock.orders.records import Position
 
 MAX_REJECTIONS = 10_000  # recorded rejections per zone
+ALL_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 class History:
@@ -305,9 +306,10 @@ class History:
                 (keep,),
             )
 
-    def snapshots(self) -> tuple[Published, ...]:
-        """The recorded snapshots, newest first."""
-        return tuple(self._file.made(_published, "SELECT * FROM snapshots ORDER BY position DESC"))
+    def snapshots(self, until: datetime = ALL_TIME, limit: int = -1) -> tuple[Published, ...]:
+        """The recorded snapshots up to a time, newest first."""
+        query = "SELECT * FROM snapshots WHERE published_at <= ? ORDER BY position DESC LIMIT ?"
+        return tuple(self._file.made(_published, query, (text_of(until), limit)))
 
     def snapshot(self, serial: int) -> Published | None:
         """The snapshot with a serial; None if it is not recorded."""
