@@ -76,7 +76,9 @@ class Judgement:
         """The judgement with these verdicts instead of its own, by index. Releases still apply."""
         if not verdicts and not self.verdicts:
             return self
-        in_order = sorted(verdicts, key=lambda one: (one.index, one.code))
+        # Of one entry: the narrowest guard first. The ledger groups them otherwise.
+        by_code = sorted(verdicts, key=lambda one: one.code, reverse=True)
+        in_order = sorted(by_code, key=lambda one: one.index)
         return replace(self, verdicts=tuple(in_order))._settled()
 
     def released(self, release: Release) -> "Judgement":
