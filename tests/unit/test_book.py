@@ -1,5 +1,6 @@
 """The book: ledger, checkpoints and copy, and what happens if they contradict each other."""
 
+import base64
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from dnsblock.errors import LedgerUnwritable, Refused
 from dnsblock.orders.book import Book
 from dnsblock.orders.checkpoint import Checkpoint
 from dnsblock.orders.facts import Stopped
+from dnsblock.orders.records import AcceptedRestore, LostCheckpoint
 from dnsblock.orders.transparency.folder import CheckpointFolder
 from dnsblock.orders.transparency.merkle import Tree
 from dnsblock.principal import DAEMON
@@ -133,6 +135,10 @@ def test_what_the_operator_accepts_stays_accepted(book: Book, state: Path, tmp_p
     assert [record.n for record in book.mismatch.missing] == [4, 5]
     book.accept_restore("the disk broke", DAEMON, lambda: None)
     assert book.mismatch is None
+    fact = book.ledger.records[-1].fact
+    assert isinstance(fact, AcceptedRestore)
+    root = base64.b64encode(note.checkpoint.root).decode()
+    assert fact.checkpoint == LostCheckpoint(extended=0, records=5, root=root)
     for _ in range(3):
         grow(book, 2)
         CheckpointFolder(second).keep(book.signer.checkpoint(), book.signer.instance.public)
