@@ -1,11 +1,14 @@
 """Records that are added step by step, and the naive model of the orders in force."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dnsblock.orders.facts import Annulment, Approval, Judged
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Record
@@ -18,7 +21,7 @@ HOURS = st.integers(-1, 2 * LAST).map(lambda number: hour(number / 2))
 
 @settings(deadline=None, max_examples=500)
 @given(ledgers(), HOURS)
-def test_the_orders_in_force_are_those_of_a_naive_model(records: list[Record], at):
+def test_the_orders_in_force_are_those_of_a_naive_model(records: list[Record], at: datetime):
     """In force: effective_at <= t < expires_at, neither held, refused nor annulled, and not ended."""
     assert in_force(fold(records), "a", at) == Naive(replayed(records), "a").in_force(at)
 
@@ -58,3 +61,49 @@ def test_any_increments_give_what_all_records_give(records: list[Record], data: 
             assert set(orders.of(issuer)._boundaries) == set(whole.of(issuer)._boundaries)
             assert list(orders.of(issuer)._boundaries) == sorted(set(orders.of(issuer)._boundaries))
         assert orders.by_digest == whole.by_digest
+
+
+@settings(deadline=None, max_examples=300)
+@given(ledgers(), st.data())
+def test_a_ledger_that_was_cut_anywhere_has_the_orders_that_it_accepts(
+    records: list[Record], data: st.DataObject
+):
+    """A crash may come between any two records. An order that was only received is not accepted."""
+    cut = records[: data.draw(st.integers(0, len(records)))]
+    orders, known, at = fold(cut), replayed(cut), data.draw(HOURS)
+    assert [order.sha256 for order in orders] == [one.order.sha256 for one in known]
+    assert in_force(orders, "a", at) == Naive(known, "a").in_force(at)
+
+
+@settings(deadline=None, max_examples=300)
+@given(ledgers(), st.data())
+def test_before_it_is_recorded_a_decision_has_the_effect_that_it_has_afterwards(
+    records: list[Record], data: st.DataObject
+):
+    """The snapshot is compiled first, and served when the record is durable."""
+    orders: Orders = EMPTY
+    done = 0
+    while done < len(records):
+        end = appends_end(records, done)[0]
+        batch, done = records[done:end], end
+        before, orders = orders, fold(batch, orders)
+        at = max(data.draw(HOURS), batch[0].at)
+        assert in_force(drafted(before, batch), "a", at) == in_force(orders, "a", at)
+
+
+def drafted(orders: Orders, batch: list[Record]) -> Orders:
+    """The orders with the facts of one append, as a publish combines them before that."""
+    first, *rest = batch
+    match first.fact:
+        case Order() as order:
+            (judged,) = rest
+            return orders.plus([replace(order, judgement=judged.fact.judgement)])
+        case Annulment() as fact:
+            return orders.annulled([fact], first.at, first.by)
+        case Approval() as fact:
+            return orders.approved([fact], first.at, first.by)
+        case Judged(sha256=sha256, judgement=now):
+            known = orders.by_digest[sha256]
+            signed = replace(known.judgement, signers=now.signers, is_proposed=now.is_proposed)
+            return orders.with_all([replace(known, judgement=signed.with_verdicts(now.verdicts))])
+    return orders
