@@ -9,7 +9,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from dnsblock._engine import Engine
 from dnsblock.ahead import Ahead
@@ -46,6 +47,9 @@ from dnsblock.policy.snapshot import Draft, Policy
 from dnsblock.policy.zones import compile_lists
 from dnsblock.principal import Principal
 from dnsblock.startup import Startup
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 PROBLEMS_LOGGED = 3  # of a failed publish, in one line
 PARTLY_REFUSED = "partly_refused"  # a document or a list; everything else was published
@@ -262,12 +266,7 @@ class Publisher:
                     draft, lists=lists, notes=notes, list_zones=read.list_zones, keeps_list_zones=False
                 )
             draft = replace(draft, by=change.by)
-            commit = asyncio.create_task(asyncio.to_thread(self._commit, draft, change))
-            try:
-                done = await asyncio.shield(commit)
-            except asyncio.CancelledError:
-                await commit  # a recorded change is enforced before the lock is released
-                raise
+            done = await _to_its_end(self._commit, draft, change)
             former, former_lists = self._state(), self.lists
             await self._adopt(draft, done)
             changes = await asyncio.to_thread(changes_between, former, self._state(), done.accepted)
@@ -278,7 +277,9 @@ class Publisher:
             self._note_success(change, changes, seconds, changed=changed, is_whole=not problems)
             is_new = self.lists.versions != former_lists.versions
             if changed or is_new or done.accepted or isinstance(change, ClockTick | LedgerEntries):
-                await asyncio.to_thread(self.settle, change.reason, former_lists, former.policy)
+                await _to_its_end(self.settle, change.reason, former_lists, former.policy)
+            elif draft.refused:
+                await _to_its_end(self._write, partial(self.recorder.record_refusals, self.inbox, change.by))
             self.ahead.has_settled.set()
             if done.failure is not None:
                 raise done.failure
@@ -288,12 +289,7 @@ class Publisher:
     async def record(self, write: Callable[[], object]) -> None:
         """Runs `write` between two publishes: it records events that change nothing that is enforced."""
         async with self._publishing:
-            writing = asyncio.create_task(asyncio.to_thread(self._write, write))
-            try:
-                await asyncio.shield(writing)
-            except asyncio.CancelledError:
-                await writing  # the lock protects the ledger
-                raise
+            await _to_its_end(self._write, write)
 
     def _write(self, write: Callable[[], object]) -> None:
         is_enforced = self.recorder.ledger.position == self._enforced
@@ -409,6 +405,19 @@ class Publisher:
 def _with_entries(draft: Draft, change: LedgerEntries) -> Draft:
     draft = replace(draft, new=change.new, signed=change.signed, judged_in=change.judged_in)
     return replace(draft, notes=change.notes, annulments=change.annulments, approvals=change.approvals)
+
+
+async def _to_its_end(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+    """The result of a function in a thread. If this is cancelled, it ends first.
+
+    A recorded change is enforced before the lock is released, and two threads never write to the ledger.
+    """
+    running = asyncio.create_task(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await running
+        raise
 
 
 def _log_success(change: Change, changes: Changes, policy: Policy, *, changed: bool) -> None:

@@ -27,3 +27,14 @@ def test_an_order_that_is_only_counted_is_not_recorded_as_enforced(subject: Subj
     wait_for(lambda: kinds(subject) == ["received", "accepted", "activated"], "the order is enforced")
     subject.restart()
     assert kinds(subject) == ["received", "accepted", "activated"]
+
+
+def test_a_document_that_a_reload_refuses_is_recorded_with_who_reloaded(subject: Subject):
+    """Also if the reload changes nothing else, and once."""
+    subject.start()
+    subject.put_order(block("B-1", ["co.id"]))
+    for _ in range(2):
+        assert subject.cli("reload").code == 4
+        assert kinds(subject) == ["refused"]
+    subject.restart()
+    assert kinds(subject) == ["refused"]

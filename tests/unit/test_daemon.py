@@ -1,6 +1,7 @@
 """Parts of the daemon that need a clock of their own: all others are tested through sockets."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,5 +89,38 @@ def test_an_order_does_not_wait_for_a_list_that_cannot_be_compiled(
         monkeypatch.setattr(zones, "_list_zone", fails)
         assert (await daemon.publisher.publish(ClockTick())).entries == 1
 
+    asyncio.run(live())
+    end(daemon)
+
+
+def test_a_publish_that_is_cancelled_ends_its_records_before_another_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two threads that write to the ledger at once would corrupt it."""
+    (tmp_path / "dnsblock.yaml").write_text(CONFIG)
+    daemon = Daemon(load(tmp_path / "dnsblock.yaml"))
+    publisher = daemon.publisher
+    begun, may_end = threading.Event(), threading.Event()
+
+    def settle(*_: object) -> None:
+        begun.set()
+        assert may_end.wait(60)
+
+    async def live() -> None:
+        daemon._start_engine()
+        publish = asyncio.create_task(publisher.publish(ClockTick()))
+        await asyncio.to_thread(begun.wait, 60)
+        publish.cancel()
+        other = asyncio.create_task(publisher.record(lambda: None))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not publish.done()
+        assert not other.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await publish
+        await other
+
+    monkeypatch.setattr(publisher, "settle", settle)
     asyncio.run(live())
     end(daemon)
