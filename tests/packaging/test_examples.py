@@ -49,6 +49,17 @@ def upstream() -> Iterator[str]:
             thread.join(10)
 
 
+def sign(order: Path, *, keys: Path) -> None:
+    """Sign an order with a new key, as an officer does, and write the file of keys."""
+    key = keys.with_name("officer")
+    for command in (
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key],
+        ["ssh-keygen", "-q", "-Y", "sign", "-n", "dnsblock-order@v1", "-f", key, order],
+    ):
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    keys.write_text(f"officer@kominfo.go.id {key.with_suffix('.pub').read_text()}")
+
+
 @pytest.fixture(scope="module")
 def isp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     """A daemon with the example. Only addresses, paths and ports are changed."""
@@ -58,6 +69,7 @@ def isp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     (folder / "lists" / "allow.txt").write_text("isp.example\n")
     (folder / "lists" / "malware.txt").write_text("malware.example\n")
     (folder / "orders" / "1.json").write_text(json.dumps(ORDER))
+    sign(folder / "orders" / "1.json", keys=folder / "kominfo.allowed_signers")
     text = EXAMPLE.read_text()
     with upstream() as address:
         for written, here in {
@@ -66,6 +78,7 @@ def isp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
             "198.51.100.11,": f'"{address}",',
             "[2001:db8:53::11]:53": address,
             "192.0.2.10:9353": "127.0.0.1:0",
+            "/etc/dnsblock/kominfo.allowed_signers": str(folder / "kominfo.allowed_signers"),
             "/etc/dnsblock/orders": str(folder / "orders"),
             "/etc/dnsblock/lists": str(folder / "lists"),
             "/var/lib/dnsblock": str(folder / "state"),
