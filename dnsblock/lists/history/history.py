@@ -179,11 +179,11 @@ class History:
             {"zone": self._zone_id(zone), "older": older, "newer": newer},
         )
         if found["versions"] != newer - older + 1:
-            raise self._unknown(
-                zone, a, b, "one of these versions does not exist; `dnsblock versions ZONE` lists them"
-            )
+            reason = "one of these versions does not exist; `dnsblock versions ZONE` lists them"
+            raise _unknown(self._file, f"{zone} {a} {b}", reason)
         if found["not_compared"]:
-            raise self._unknown(zone, a, b, "the changes of a version between them are unknown")
+            reason = "the changes of a version between them are unknown"
+            raise _unknown(self._file, f"{zone} {a} {b}", reason)
         return changes.between(self._file, self._zone_id(zone), older, newer, backwards=a > b)
 
     def events_of(self, zone: str, name: str) -> tuple[NameEvent, ...]:
@@ -343,9 +343,6 @@ class History:
     def _zone_id(self, zone: str) -> int:
         rows = self._file.rows("SELECT id FROM zones WHERE name = ?", (zone,))
         return int(rows[0]["id"]) if rows else 0  # no zone has the id 0
-
-    def _unknown(self, zone: str, a: int, b: int, reason: str) -> Refused:
-        return Refused([Problem(str(self._file.path), None, f"{zone} {a} {b}", reason)])
 
 
 # ------- Writing rows -------
@@ -518,3 +515,7 @@ def _digest(row: Row, column: str) -> str:
     if not re.fullmatch("[0-9a-f]{64}", value):
         raise ValueError(f"{column} is not a SHA-256")
     return value
+
+
+def _unknown(file: HistoryFile, versions: str, reason: str) -> Refused:
+    return Refused([Problem(str(file.path), None, versions, reason)])
