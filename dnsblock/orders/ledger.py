@@ -100,6 +100,10 @@ class Ledger:
             reason = f"{err.strerror}: {advice}"
             raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
 
+    def correct_times(self, now: datetime) -> None:
+        """Call it before the orders are derived for now: the clock may have been set back."""
+        self.orders = self.orders.not_after(now)
+
     def keep_parsed(self) -> None:
         """Stores the parsed orders for the next startup. Raises `OSError`."""
         if self._parsed is not None:

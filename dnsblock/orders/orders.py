@@ -5,7 +5,7 @@ Immutable, as `IssuerOrders`: adding records costs what they change.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.facts import Activated, Annulment, Approval, Expired, Judged, Lifted, Verified
@@ -16,6 +16,7 @@ from dnsblock.orders.verdict import Release
 from dnsblock.principal import Principal
 
 _NONE = IssuerOrders()
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Orders:
     issuers: Mapping[str, IssuerOrders] = field(default_factory=dict)
     by_digest: Mapping[str, Order] = field(default_factory=dict)  # every digest that identifies a document
     sequence: tuple[tuple[str, str], ...] = ()  # issuer and SHA-256
+    last_annulment: datetime = _LONG_AGO  # the latest time of one
 
     def __iter__(self) -> Iterator[Order]:
         return (self.issuers[issuer].lives[sha256].order for issuer, sha256 in self.sequence)
@@ -51,7 +53,8 @@ class Orders:
             issuers[issuer] = self.of(issuer).plus(own)
         digests = {digest: order for order in new for digest in order.digests}
         added = tuple((order.issuer, order.sha256) for order in new)
-        return Orders(issuers, {**self.by_digest, **digests}, (*self.sequence, *added))
+        facts = (issuers, {**self.by_digest, **digests}, (*self.sequence, *added))
+        return Orders(*facts, max(self.last_annulment, *map(_annulled_at, new)))
 
     def _with_entries_of_notice(self, order: Order, others: Sequence[Order]) -> Order:
         """A block that only refers to a notice has the entries of that notice."""
@@ -73,7 +76,21 @@ class Orders:
         """With one order annulled: everything of its issuer is derived again."""
         own = [order if one.sha256 == order.sha256 else one for one in self.of(order.issuer).orders]
         issuers = {**self.issuers, order.issuer: IssuerOrders.of(own)}
-        return replace(self, issuers=issuers, by_digest=self._with_digests(order))
+        last = max(self.last_annulment, _annulled_at(order))
+        return replace(self, issuers=issuers, by_digest=self._with_digests(order), last_annulment=last)
+
+    def not_after(self, now: datetime) -> "Orders":
+        """With annulments until now. A later one was recorded while the clock was ahead, and holds anyway.
+
+        Otherwise the annulled orders would be in force again until that time.
+        """
+        if self.last_annulment <= now:
+            return self
+        found = self
+        for order in self:
+            if order.annulled is not None and order.annulled.at > now:
+                found = found.annulling(replace(order, annulled=replace(order.annulled, at=now)))
+        return replace(found, last_annulment=now)
 
     def _with_digests(self, order: Order) -> Mapping[str, Order]:
         return {**self.by_digest, **dict.fromkeys(order.digests, order)}
@@ -114,6 +131,10 @@ class Orders:
             release = Release(at, by, one.reason, one.entries)
             orders = orders.putting(replace(order, judgement=order.judgement.released(release)))
         return orders
+
+
+def _annulled_at(order: Order) -> datetime:
+    return _LONG_AGO if order.annulled is None else order.annulled.at
 
 
 EMPTY = Orders()

@@ -62,7 +62,8 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         book = Book.open(config.state, config.ledger, read_only=True)
         with store.history() as history:
             book.compare(history.last_position(), config.ledger.checkpoints.folder)
-        now, orders = book.clock.now(), book.ledger.orders
+        now = book.clock.now()
+        orders = book.ledger.orders.not_after(now)
         draft = read(config, orders, Lists(store), now, progress)
         everything = draft.orders(orders, now)
         policy = build(config, draft.lists, everything, now, Serials(book.checkpoint))

@@ -67,6 +67,7 @@ class Recorder:
         for why in self._book.unread:
             event(logging.WARNING, f"the ledger was not compared with all signed checkpoints: {why}")
         self._serials = Serials(self._book.checkpoint, last_serial)
+        self.ledger.correct_times(self.now())
         self._log_mismatch()
         self.watch_clock()
 
@@ -103,6 +104,7 @@ class Recorder:
     def begin(self, *, is_tick: bool) -> None:
         """Call it first in a publish. Raises `Refused` if nothing may be published, except a clock tick."""
         self.watch()
+        self.ledger.correct_times(self.now())
         if not is_tick:
             self.check()
 

@@ -8,7 +8,7 @@ import pytest
 from . import wire
 from .clocks import HOUR, FakeClock
 from .harness import PROFILES, TIMEOUT, Subject, is_forwarded, is_sinkholed
-from .orders import block, stamp
+from .orders import ISSUER, block, stamp
 from .storms import BLOCKED, Record, Traffic, measured, traffic
 from .tools import wait_for
 from .upstreams import Asked, StubUpstream, decent
@@ -86,6 +86,24 @@ def test_orders_follow_a_clock_step_of_an_hour(
     assert figures.rise("dnsblock_publish_failures_total") == 0
     assert figures.rise("dnsblock_snapshot_serial") == serial - subject.ready["serial"] >= 2
     assert figures.rise("dnsblock_upstream_errors_total") == 0
+
+
+def test_an_annulment_holds_when_the_clock_was_an_hour_ahead(
+    subject: Subject, upstream: StubUpstream, clock: FakeClock
+):
+    """Its record has a time that has not come yet. The block must not come back until then."""
+    start(subject, upstream)
+    clock.step_to(HOUR)
+    wait_for(lambda: in_force(subject) == IN_AN_HOUR, "the clock is an hour ahead")
+    subject.control.annul(ISSUER, "STAYS", "wrong")
+    assert in_force(subject) == (True, False, False)
+    clock.step_to(0)
+    wait_for(lambda: in_force(subject) == (False, True, False), "the clock is right")
+    subject.kill()
+    subject.launch()
+    assert in_force(subject) == (False, True, False)
+    states = {order["order_id"]: order["state"] for order in subject.status()["orders"]}
+    assert states == {"STAYS": "annulled", "BEGINS": "scheduled", "ENDS": "active"}
 
 
 def publishes(subject: Subject) -> float:
