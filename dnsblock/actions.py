@@ -77,9 +77,11 @@ class Actions:
     async def annul(self, by: Principal, issuer: str, order_id: str, reason: str) -> tuple[Served, int]:
         """Ends the entries of an order, and returns how many were in force."""
         recorder, annulment = self._publisher.recorder, Annulment(issuer, order_id, reason)
-        recorder.ledger.orders.annulled([annulment], recorder.now(), by)
+        known = recorder.ledger.orders
+        known.annulled([annulment], recorder.now(), by)
+        decided = tuple(filter(None, [known.of(issuer).order(order_id)]))
         state = self._publisher.policy.state.order(issuer, order_id)
-        entries = LedgerEntries(by, "order annul", annulments=(annulment,))
+        entries = LedgerEntries(by, "order annul", annulments=(annulment,), decided=decided)
         served = await self._publisher.publish(entries)
         return served, 0 if state is None else state.in_force
 
@@ -87,9 +89,10 @@ class Actions:
         self, by: Principal, issuer: str, order_id: str, names: Sequence[str], reason: str
     ) -> tuple[Served, int]:
         """Releases held entries of an order, or without names everything in it; returns their number."""
-        recorder = self._publisher.recorder
-        approval, count = approval_of(recorder.ledger.orders.of(issuer), issuer, order_id, names, reason)
-        entries = LedgerEntries(by, "order approve", approvals=(approval,))
+        known = self._publisher.recorder.ledger.orders.of(issuer)
+        approval, count = approval_of(known, issuer, order_id, names, reason)
+        decided = tuple(filter(None, [known.order(order_id)]))
+        entries = LedgerEntries(by, "order approve", approvals=(approval,), decided=decided)
         return await self._publisher.publish(entries), count
 
     async def accept_restore(self, by: Principal, reason: str) -> Served:

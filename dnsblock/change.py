@@ -4,10 +4,11 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from dnsblock.errors import Problem
+from dnsblock.errors import Problem, Refused
 from dnsblock.orders.context import Context
 from dnsblock.orders.facts import Annulment, Approval
 from dnsblock.orders.order import Order
+from dnsblock.orders.orders import Orders
 from dnsblock.policy.changes import Changes
 from dnsblock.principal import DAEMON, Principal
 
@@ -54,7 +55,16 @@ class LedgerEntries:
     judged_in: Context | None = None  # what these were judged by
     annulments: tuple[Annulment, ...] = ()
     approvals: tuple[Approval, ...] = ()
+    decided: tuple[Order, ...] = ()  # the orders that annulments and approvals mean
     scope: Scope = "ledger"
+
+    def check(self, known: Orders) -> None:
+        """Raises `Refused` if an order was annulled since, and another one may have its number."""
+        for order in self.decided:
+            now = known.of(order.issuer).order(order.order_id)
+            if now is None or now.sha256 != order.sha256:
+                why = "was annulled in the meantime: look at the order that has this number now"
+                raise Refused([Problem(f"issuer {order.issuer}", None, order.order_id, why)])
 
 
 @dataclass(frozen=True, slots=True)

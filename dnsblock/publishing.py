@@ -258,6 +258,7 @@ class Publisher:
             # Created under the lock: an older draft would revert the publish that this one waited for.
             draft = read if isinstance(read, Draft) else self.draft()
             if isinstance(change, LedgerEntries):
+                change.check(self.recorder.ledger.orders)
                 draft = _with_entries(draft, change)
             if isinstance(read, ReadLists):
                 lists = read.merged_into(self.lists, self.config)

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from dnsblock.change import LedgerEntries
+from dnsblock.errors import Refused
+from dnsblock.orders.approval import approval_of
 from dnsblock.orders.context import Context
 from dnsblock.policy.snapshot import Draft
 
 from .helpers import block
-from .registry import Registry
+from .registry import OPERATOR, Registry
 
 NOT_USED: Any = None
 
@@ -51,3 +54,18 @@ def test_an_order_is_judged_again_after_a_change_of_the_configuration(registry: 
     protected = replace(draft, config=registry.config.model_copy(update={"protected": ("t.example",)}))
     (order,) = protected.after(registry.orders, registry.now).new
     assert [one.code for one in order.judgement.refused] == ["PROTECTED"]
+
+
+def test_an_approval_means_the_order_that_the_operator_looked_at(registry: Registry):
+    """Another one may have its number, and other names at the same places, when it is recorded."""
+    registry.submit(block("b-1", "t.me", "t.example"))
+    own = registry.orders.of("a")
+    approval, _ = approval_of(own, "a", "b-1", ["t.me"], "checked")
+    change = LedgerEntries(OPERATOR, "order approve", approvals=(approval,), decided=(own.order("b-1"),))
+    change.check(registry.orders)
+    registry.annul("b-1")
+    with pytest.raises(Refused, match="was annulled in the meantime"):
+        change.check(registry.orders)
+    registry.submit(block("b-1", "google.com", "t.example"))
+    with pytest.raises(Refused, match="was annulled in the meantime"):
+        change.check(registry.orders)
