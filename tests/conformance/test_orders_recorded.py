@@ -1,8 +1,9 @@
 """The records of orders agree with the answers of the daemon."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
-from .harness import ORDERS_ZONE, Subject
+from .harness import ISSUER, ORDERS_ZONE, Subject
 from .orders import block
 from .tools import wait_for
 
@@ -38,3 +39,11 @@ def test_a_document_that_a_reload_refuses_is_recorded_with_who_reloaded(subject:
         assert kinds(subject) == ["refused"]
     subject.restart()
     assert kinds(subject) == ["refused"]
+
+
+def test_receipts_at_the_same_time_are_all_given(subject: Subject):
+    """Each of them stores a checkpoint of the ledger, perhaps the same one."""
+    subject.start(orders=[block("B-1", ["t.example"])])
+    with ThreadPoolExecutor(8) as threads:
+        receipts = threads.map(lambda _: subject.control.receipt(ISSUER, "B-1"), range(40))
+        assert all("BEGIN SSH SIGNATURE" in one["signature"] for one in receipts)

@@ -6,8 +6,9 @@ can share a folder. A checkpoint of another history of the same ledger never rep
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from dnsblock import durable
 from dnsblock.orders.transparency.instance import identifier
@@ -40,9 +41,15 @@ class CheckpointFolder:
     """A folder of signed checkpoints."""
 
     path: Path
+    # Two receipts at the same time store the same checkpoint.
+    _writing: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def keep(self, note: SignedCheckpoint, public: bytes) -> Path:
         """Stores a checkpoint durably. A stored file of it keeps its other signatures. Raises `OSError`."""
+        with self._writing:
+            return self._keep(note, public)
+
+    def _keep(self, note: SignedCheckpoint, public: bytes) -> Path:
         path = self.path / file_name(note, public)
         try:
             stored = SignedCheckpoint.from_bytes(path.read_bytes()[: MAX_NOTE_BYTES + 1])
