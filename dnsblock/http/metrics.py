@@ -31,7 +31,7 @@ from dnsblock.http.control import View
 from dnsblock.http.probe_metrics import probes
 from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
-from dnsblock.policy.order_facts import list_orders
+from dnsblock.policy.order_facts import open_deadline
 from dnsblock.publishing import PARTLY_REFUSED
 
 # The creation time of each counter equals process_start_time_seconds.
@@ -424,7 +424,7 @@ def _checkpoints(view: View) -> Iterator[Metric]:
 
 def _deadlines(view: View) -> Iterator[Metric]:
     """Deadlines and held entries of orders, by issuer, and zones that accept unsigned orders."""
-    known = list_orders(view.state, view.config, view.publisher.recorder.now(), None)
+    state, now = view.state, view.publisher.recorder.now()
     breached = GaugeMetricFamily(
         "dnsblock_orders_breached", "Orders whose deadline has passed without proof.", labels=["issuer"]
     )
@@ -434,16 +434,15 @@ def _deadlines(view: View) -> Iterator[Metric]:
         labels=["issuer"],
     )
     held = GaugeMetricFamily("dnsblock_orders_held_entries", "Entries that a guard holds.", labels=["issuer"])
-    for issuer in sorted({one["issuer"] for one in known}):
-        own = [one for one in known if one["issuer"] == issuer]
-        breached.add_metric([issuer], sum(one["breached"] for one in own))
-        times = [
-            datetime.fromisoformat(one["deadline_at"]).timestamp()
-            for one in own
-            if one["deadline_at"] is not None and one["seconds_left"] is not None and not one["breached"]
+    for issuer, own in sorted(state.by_issuer.items()):
+        deadlines = [
+            deadline
+            for order in own.orders.orders
+            if (deadline := open_deadline(order, own.states[order.sha256], view.config)) is not None
         ]
-        due.add_metric([issuer], min(times, default=0))
-        held.add_metric([issuer], sum(one["held"] for one in own))
+        breached.add_metric([issuer], sum(deadline <= now for deadline in deadlines))
+        due.add_metric([issuer], min((at.timestamp() for at in deadlines if at > now), default=0))
+        held.add_metric([issuer], sum(one.held for one in own.states.values()))
     yield from (breached, due, held)
     unsigned = GaugeMetricFamily(
         "dnsblock_zone_accepts_unsigned",

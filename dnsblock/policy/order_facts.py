@@ -73,8 +73,8 @@ def list_orders(
 def order_facts(life: Life, state: OrderState, config: Config, now: datetime) -> OrderFacts:
     """One order."""
     order = life.order
-    is_done = order.verified_at is not None or (order.enforced_at is not None and not config.probes_orders)
-    left = None if order.deadline_at is None or is_done or state.state in _OVER else order.deadline_at - now
+    due = open_deadline(order, state, config)
+    left = None if due is None else due - now
     return {
         "issuer": order.issuer,
         "order_id": order.order_id,
@@ -100,6 +100,12 @@ def order_facts(life: Life, state: OrderState, config: Config, now: datetime) ->
         "category": order.category,
         "notes": list(_notes(order, state, config)),
     }
+
+
+def open_deadline(order: Order, state: OrderState, config: Config) -> datetime | None:
+    """The deadline of an order that is neither met nor over. Proof meets it; without probes, its effect."""
+    is_met = order.verified_at is not None or (order.enforced_at is not None and not config.probes_orders)
+    return None if is_met or state.state in _OVER else order.deadline_at
 
 
 def _notes(order: Order, state: OrderState, config: Config) -> Iterator[str]:
