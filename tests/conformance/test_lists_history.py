@@ -273,8 +273,8 @@ def test_the_history_of_a_name_covers_lists_and_orders(subject: Subject):
     assert subject.cli("history", "never.named.invalid").code == 1
 
 
-def why_at(subject: Subject, name: str, at: datetime) -> tuple[int, str]:
-    said = subject.cli("why", name, "--at", at.isoformat())
+def why_at(subject: Subject, name: str, at: datetime, *more: str) -> tuple[int, str]:
+    said = subject.cli("why", name, "--at", at.isoformat(), *more)
     return said.code, said.json["verdict"]
 
 
@@ -289,7 +289,7 @@ def test_why_at_explains_a_past_block(subject: Subject):
     assert why_at(subject, "n0.example", after)[0] == 1
     assert why_at(subject, "new.example", between)[0] == 1
     assert why_at(subject, "new.example", after) == (0, "blocked")
-    assert why_at(subject, "ordered.example", between)[0] == 1
+    assert why_at(subject, "ordered.example", between, "--known-at", between.isoformat())[0] == 1
     assert why_at(subject, "ordered.example", after) == (0, "blocked")
     said = subject.cli("why", "www.n0.example", "--at", between.isoformat())
     assert (said.json["decided_by"]["zone"], said.json["decided_by"]["entry"]) == ("listed", "n0.example")
