@@ -173,7 +173,7 @@ def test_an_expired_block_is_refused(subject: Subject):
     subject.put_order(block("B-1", ["a.example"], expires_at="2017-08-14T11:30:00Z"))
     said = subject.cli("reload")
     assert said.code == 4
-    assert "expires_at: has passed" in said.stderr
+    assert "EXPIRED: expires_at has passed" in said.stderr
 
 
 def test_a_web_page_in_an_order_is_refused(subject: Subject):

@@ -40,7 +40,7 @@ def submit(subject: Subject, *documents: dict) -> Said:
 
 
 def annul(subject: Subject, order_id: str, reason: str = "a typing error") -> Said:
-    return subject.cli("order annul", ISSUER, order_id, "--reason", reason)
+    return subject.cli("order annul", order_id, "--issuer", ISSUER, "--reason", reason)
 
 
 def part(name: str, content: bytes, *, is_last: bool = True) -> bytes:
@@ -266,8 +266,13 @@ def test_an_action_is_recorded_with_the_user_that_the_kernel_names(started: Subj
         annul(started, "B-1")
     ledger = (started.folder / "state" / "ledger.jsonl").read_text()
     user = {"kind": "local", "uid": os.getuid(), "user": pwd.getpwuid(os.getuid()).pw_name}
-    recorded = [(record["kind"], record["by"]) for record in map(json.loads, ledger.splitlines())]
-    assert recorded == [("order", user), ("annulment", user)]
+    by_kind = {record["kind"]: record["by"] for record in map(json.loads, ledger.splitlines())}
+    assert {kind: by_kind[kind] for kind in ("received", "accepted", "annulled")} == {
+        "received": user,
+        "accepted": user,
+        "annulled": user,
+    }
+    assert by_kind["activated"]["kind"] == "daemon"
     lines = [json.loads(line) for line in started.stderr().splitlines()]
     annulled = next(line for line in lines if line["event"].startswith("annulled order B-1 of"))
     assert annulled["by"] == me()
