@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dnsblock.orders.facts import Held, Judged, SignatureVerified
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
-from dnsblock.orders.parsed import entries_sha256
+from dnsblock.orders.parsed import entries_sha256, parsed_sha256
 from dnsblock.orders.records import Fact
 
 
@@ -29,7 +29,7 @@ def _judged(order: Order) -> Iterator[Fact]:
         armour = order.source.signatures.decode("ascii", "replace")
         yield SignatureVerified(order.issuer, order.order_id, order.sha256, signers, armour)
     names = (order.issuer, order.order_id, order.sha256)
-    yield Judged(*names, judgement, order.acks, entries_sha256(order.own))
+    yield Judged(*names, judgement, order.acks, entries_sha256(order.own), parsed_sha256(order))
 
 
 def _held(new: list[Order], known: Orders) -> Iterator[Fact]:

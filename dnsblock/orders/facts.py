@@ -30,6 +30,7 @@ class Judged:
     judgement: Judgement
     acks: tuple[str, ...] = ()  # guard codes that the issuer's signatures have released
     entries_sha256: str | None = None  # of its entries, as they were parsed then
+    parsed_sha256: str | None = None  # of the whole document, as it was parsed then
 
     def applied_to(self, order: Order, at: datetime, by: Principal) -> Order:
         """The order with this judgement, recorded at a time. Earlier releases still apply."""
@@ -60,6 +61,7 @@ class Judged:
             "entries": _grouped(judgement.verdicts),
             "acks": list(self.acks),
             "entries_sha256": self.entries_sha256,
+            "parsed_sha256": self.parsed_sha256,
             "ignored_targets": list(judgement.ignored),
             "unknown_entries": [[order_id, list(entries)] for order_id, entries in judgement.unknown],
         }
@@ -79,9 +81,9 @@ class Judged:
         )
         judgement = judgement.with_verdicts(verdicts)
         acks = tuple(str(one) for one in value["acks"])
-        entries = value["entries_sha256"]
+        digests = (value["entries_sha256"], value["parsed_sha256"])
         names = (_text(value["issuer"]), _text(value["order_id"]), _text(value["sha256"]))
-        return cls(*names, judgement, acks, None if entries is None else _text(entries))
+        return cls(*names, judgement, acks, *(None if one is None else _text(one) for one in digests))
 
 
 def _refused_targets(judgement: Judgement) -> Iterator[RefusedEntry]:

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from dnsblock import document, durable
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
 from dnsblock.orders.facts import Judged
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, MAX_ENTRIES_FILE_BYTES, Order, parse_entries
 from dnsblock.orders.orders import fold
-from dnsblock.orders.parsed import ParsedOrders, entries_sha256
+from dnsblock.orders.parsed import ParsedOrders, entries_sha256, parsed_sha256
 from dnsblock.orders.records import (
     VERSION,
     Fact,
@@ -325,9 +325,7 @@ def read(path: Path, parsed: ParsedOrders | None = None) -> Content:
             record = line[:end]
             notes.append(f"{path}:{number}: the last record lacked its line end")
         try:
-            decoded = decode(record, number, hashes[-1] if hashes else None, orders.find)
-            fact = orders.checked(decoded.fact)
-            records.append(decoded if fact is decoded.fact else replace(decoded, fact=fact))
+            orders.add(_Line(record, number, hashes[-1] if hashes else None), records)
         except NewerRecord as err:
             raise Refused([_newer(path, number, err)]) from err
         except NotARecord as err:
@@ -343,38 +341,74 @@ def read(path: Path, parsed: ParsedOrders | None = None) -> Content:
 
 
 class _Orders:
-    """The orders in the records that are read, each with the entries with which it was accepted."""
+    """The orders in the records that are read, each as it was parsed when it was accepted."""
 
     def __init__(self, folder: Path, parsed: ParsedOrders | None) -> None:
         self._folder, self._parsed = folder, parsed
-        self._digests: dict[str, str] = {}  # of the entries, by document
+        self._entries: dict[str, str] = {}  # the digest of the entries, by document
+        self._whole: dict[str, Order] = {}  # by document
+        # Taken from `parsed`, until a record says what they must be: the digest, and the place of the order.
+        self._unproven: dict[str, str] = {}
+        self._lines: dict[str, _Line] = {}
+        self._parsed_now: set[str] = set()
 
     def find(self, sha256: str, file: str) -> Order | None:
         """An order that was parsed before."""
         found = None if self._parsed is None else self._parsed.find(sha256, file)
         if found is None:
             return None
-        order, self._digests[sha256] = found
+        order, self._entries[sha256], self._unproven[sha256] = found
         return order
 
-    def checked(self, fact: Fact) -> Fact:
-        """The fact, if it fits the earlier ones; an order with its entries.
-
-        Raises `NotARecord` and `Refused`.
-        """
+    def add(self, line: "_Line", records: list[Record]) -> None:
+        """Adds the record in a line. Raises `NotARecord`, `NewerRecord` and `Refused`."""
+        record = decode(*line, self.find)
+        fact = record.fact
         if isinstance(fact, Order):
-            is_known = fact.sha256 in self._digests
-            order = fact if is_known else _with_entries(self._folder, fact)
-            if is_known and fact.entries_file is not None:
-                _check_entries_file(self._folder, fact.entries_file.sha256)
-            if not is_known:
-                self._digests[fact.sha256] = entries_sha256(order)
-                if self._parsed is not None:
-                    self._parsed.put(order)
-            return order
-        if isinstance(fact, Judged) and fact.entries_sha256 not in (None, self._digests.get(fact.sha256)):
+            record = self._with_whole(record, fact, line)
+        elif isinstance(fact, Judged):
+            self._prove(fact, records)
+        records.append(record)
+
+    def _with_whole(self, record: Record, order: Order, line: "_Line") -> Record:
+        if order.sha256 in self._unproven:
+            self._lines[order.sha256] = line
+            if order.entries_file is not None:
+                _check_entries_file(self._folder, order.entries_file.sha256)
+        elif order.sha256 in self._whole:  # received again, after a crash
+            order = self._whole[order.sha256]
+        else:
+            order = _with_entries(self._folder, order)
+            self._entries[order.sha256] = entries_sha256(order)
+            self._parsed_now.add(order.sha256)
+        self._whole[order.sha256] = order
+        return record if order is record.fact else replace(record, fact=order)
+
+    def _prove(self, judged: Judged, records: list[Record]) -> None:
+        """Compares an order with what the record says about it. Raises `NotARecord` and `Refused`."""
+        sha256 = judged.sha256
+        digest, line = self._unproven.pop(sha256, None), self._lines.pop(sha256, None)
+        if line is not None and digest != judged.parsed_sha256:
+            # Somebody has changed the file of parsed orders, or this version parses otherwise.
+            del self._whole[sha256]
+            again = decode(*line)
+            if isinstance(again.fact, Order):
+                records[again.n - 1] = self._with_whole(again, again.fact, line)
+        if judged.entries_sha256 not in (None, self._entries.get(sha256)):
             raise NotARecord("the order has other entries than those that were accepted")
-        return fact
+        if self._parsed is not None and sha256 in self._parsed_now:
+            self._parsed_now.remove(sha256)
+            # Not if this version parses it otherwise: it would never be taken.
+            if parsed_sha256(self._whole[sha256]) == judged.parsed_sha256:
+                self._parsed.put(self._whole[sha256])
+
+
+class _Line(NamedTuple):
+    """A record that is read: its line, its number, and the SHA-256 of the previous line."""
+
+    line: bytes
+    n: int
+    prev_record: str | None
 
 
 def _newer(path: Path, line: int, err: NewerRecord) -> Problem:

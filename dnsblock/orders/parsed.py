@@ -100,21 +100,24 @@ class ParsedOrders:
         except OSError:
             return cls(path, {})
 
-    def find(self, sha256: str, file: str) -> tuple[Order, str] | None:
-        """A parsed order, and the digest of its entries. `file`: its name in problems."""
+    def find(self, sha256: str, file: str) -> tuple[Order, str, str] | None:
+        """A parsed order, with the digests of its entries and of all its fields.
+
+        `file`: its name in problems. The caller compares the digests with those in the ledger.
+        """
         line = self._lines.get(sha256, b"").rstrip(b"\n")
         content = line[65:]
         if not content or line[:64].decode("ascii", "replace") != hashlib.sha256(content).hexdigest():
             return None
         try:
-            return _order(json.loads(content), sha256, file)
+            order, entries = _order(json.loads(content), sha256, file)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return None
+        return order, entries, hashlib.sha256(content).hexdigest()
 
     def put(self, order: Order) -> None:
         """Adds an order that was parsed."""
-        refused = tuple(one for one in order.refused if not one.code.startswith("UNKNOWN"))
-        self._new[order.sha256] = _line(replace(order.own, refused=refused))
+        self._new[order.sha256] = _line(order)
 
     def keep(self) -> None:
         """Adds the new orders to the file. Raises `OSError`."""
@@ -139,7 +142,14 @@ class ParsedOrders:
 # ------- One order as JSON -------
 
 
+def parsed_sha256(order: Order) -> str:
+    """The digest of everything in a document, which the ledger records when it is accepted."""
+    return hashlib.sha256(_line(order)).hexdigest()
+
+
 def _line(order: Order) -> bytes:
+    refused = tuple(one for one in order.refused if not one.code.startswith("UNKNOWN"))
+    order = replace(order.own, refused=refused)
     names, special = _packed(order.entries)
     found: dict[str, Any] = {"names": names, "special": special}
     for field in fields(order):

@@ -1,0 +1,122 @@
+"""The file of parsed orders (dnsblock/orders/parsed.py): it saves time, and never decides anything."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dnsblock.orders.facts import Judged
+from dnsblock.orders.ledger import Ledger
+from dnsblock.orders.order import Order, parse, with_entries
+from dnsblock.orders.orders import Orders
+from dnsblock.orders.parsed import FILE
+
+from .helpers import block, document, unblock
+from .registry import Registry
+
+Change = Callable[[dict[str, Any]], Any]
+TARGETS = ["{order_id: b-2, entries: [t.me]}", "{order_id: b-1, entries: all}"]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """A ledger of three orders, whose process has stored what it parsed."""
+    registry = Registry(tmp_path)
+    registry.submit(
+        block("b-1", "t.example", expires_at="2999-01-01T00:00:00Z"), block("b-2", "u.example", "t.me")
+    )
+    registry.submit(document("u-1", "unblock", targets=TARGETS))
+    registry.submit(unblock("u-2", "b-2", "u.example", effective_at="2998-01-01T00:00:00Z"))
+    registry.ledger.keep_parsed()
+    return registry
+
+
+def lines(registry: Registry) -> list[bytes]:
+    return (registry.folder / FILE).read_bytes().splitlines(keepends=True)
+
+
+def tamper(registry: Registry, order_id: str, change: Change) -> None:
+    """Changes what the file says about an order, with the digest of that line."""
+    head, *orders = lines(registry)
+    changed = []
+    for line in orders:
+        sha256, _, content = line.rstrip(b"\n").split(b" ", 2)
+        fields = json.loads(content)
+        if fields["order_id"] == order_id:
+            change(fields)
+            content = json.dumps(fields, separators=(",", ":")).encode()
+        digest = hashlib.sha256(content).hexdigest().encode()
+        changed.append(b" ".join([sha256, digest, content]) + b"\n")
+    (registry.folder / FILE).write_bytes(b"".join([head, *changed]))
+
+
+def reopened(registry: Registry) -> Orders:
+    """As the next process reads it; it stores what it had to parse."""
+    registry.ledger.close()
+    registry.ledger = Ledger.open(registry.folder)
+    assert registry.ledger.damage is None
+    registry.ledger.keep_parsed()
+    return registry.orders
+
+
+def test_orders_are_the_same_with_and_without_the_file(registry: Registry):
+    """Every field of each order."""
+    expected = list(registry.orders)
+    assert str(expected[0].expires_at) == "2999-01-01 00:00:00+00:00"
+    with_file = list(reopened(registry))
+    (registry.folder / FILE).unlink()
+    without = list(reopened(registry))
+    assert {one.order_id: one.source for one in with_file} == dict.fromkeys(("b-1", "b-2", "u-1", "u-2"))
+    for found in (with_file, without):
+        assert [(one.entries, one.targets, one.effective_at, one.expires_at) for one in found] == [
+            (one.entries, one.targets, one.effective_at, one.expires_at) for one in expected
+        ]
+
+
+@pytest.mark.parametrize(
+    ("order_id", "change"),
+    [
+        ("b-1", lambda one: one.update(names="other.example")),
+        ("b-1", lambda one: one.update(effective_at="2998-01-01T00:00:00+00:00")),
+        ("b-1", lambda one: one.update(expires_at="2017-08-01T00:00:00+00:00")),
+        ("b-1", lambda one: one.update(action="exempt")),
+        ("b-2", lambda one: one.update(special='{"0":["exact",null,null]}')),
+        ("u-1", lambda one: one.update(targets=[["b-2", None]])),
+        ("u-2", lambda one: one.pop("effective_at")),
+    ],
+)
+def test_a_changed_file_changes_nothing(registry: Registry, order_id: str, change: Change):
+    """The ledger has the digest of what each document was parsed to. The file is corrected."""
+    expected, before = registry.in_force(), lines(registry)
+    tamper(registry, order_id, change)
+    assert reopened(registry)
+    assert registry.in_force() == expected
+    assert lines(registry)[-1] in before
+    reopened(registry)
+    assert len(lines(registry)) == len(before) + 1, "corrected once"
+
+
+def test_the_file_does_not_grow_with_each_startup(registry: Registry):
+    """Also if somebody has signed an order again: two records say what it was parsed to."""
+    order = registry.orders.of("a").order("b-2")
+    registry.record([Judged("a", "b-2", order.sha256, order.judgement)])
+    reopened(registry)
+    before = lines(registry)
+    reopened(registry)
+    assert lines(registry) == before
+
+
+def test_an_order_that_was_received_twice_has_the_entries_of_its_file(tmp_path: Path):
+    """A kill may come between its receipt and its acceptance; then it is received again."""
+    registry = Registry(tmp_path)
+    names = b"t.example\nu.example\n"
+    file = f"{{path: names.txt, sha256: {hashlib.sha256(names).hexdigest()}, lines: 2}}"
+    order: Order = with_entries(
+        parse("b.yaml", document("b-1", entries_file=file).encode()), "names.txt", names
+    )
+    registry.record([order])
+    registry.record([order, Judged("a", "b-1", order.sha256, order.judgement)])
+    assert registry.in_force() == ["t.example of b-1", "u.example of b-1"]
