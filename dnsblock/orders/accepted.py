@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from dnsblock.orders.facts import Held, Judged, SignatureVerified
+from dnsblock.orders.facts import Held, Judged, SignatureVerified, unreadable_in
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.parsed import entries_sha256, parsed_sha256
@@ -29,7 +29,8 @@ def _judged(order: Order) -> Iterator[Fact]:
         armour = order.source.signatures.decode("ascii", "replace")
         yield SignatureVerified(order.issuer, order.order_id, order.sha256, signers, armour)
     names = (order.issuer, order.order_id, order.sha256)
-    yield Judged(*names, judgement, order.acks, entries_sha256(order.own), parsed_sha256(order))
+    digests = (entries_sha256(order.own), parsed_sha256(order))
+    yield Judged(*names, judgement, order.acks, *digests, unreadable_in(order))
 
 
 def _held(new: list[Order], known: Orders) -> Iterator[Fact]:

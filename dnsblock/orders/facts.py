@@ -31,6 +31,7 @@ class Judged:
     acks: tuple[str, ...] = ()  # guard codes that the issuer's signatures have released
     entries_sha256: str | None = None  # of its entries, as they were parsed then
     parsed_sha256: str | None = None  # of the whole document, as it was parsed then
+    unreadable: tuple[tuple[int, int], ...] = ()  # runs of written entries that could not be read then
 
     def applied_to(self, order: Order, at: datetime, by: Principal) -> Order:
         """The order with this judgement, recorded at a time. Earlier releases still apply."""
@@ -62,6 +63,7 @@ class Judged:
             "acks": list(self.acks),
             "entries_sha256": self.entries_sha256,
             "parsed_sha256": self.parsed_sha256,
+            "unreadable": [list(one) for one in self.unreadable],
             "ignored_targets": list(judgement.ignored),
             "unknown_entries": [[order_id, list(entries)] for order_id, entries in judgement.unknown],
         }
@@ -83,7 +85,10 @@ class Judged:
         acks = tuple(str(one) for one in value["acks"])
         digests = (value["entries_sha256"], value["parsed_sha256"])
         names = (_text(value["issuer"]), _text(value["order_id"]), _text(value["sha256"]))
-        return cls(*names, judgement, acks, *(None if one is None else _text(one) for one in digests))
+        entries, whole = (None if one is None else _text(one) for one in digests)
+        ranges = [_range(first, last) for first, last in value["unreadable"]]
+        unreadable = tuple((one.start, one.stop - 1) for one in ranges)
+        return cls(*names, judgement, acks, entries, whole, unreadable)
 
 
 def _refused_targets(judgement: Judgement) -> Iterator[RefusedEntry]:
@@ -112,6 +117,27 @@ def count_ranges(verdicts: Iterable[EntryVerdict]) -> int:
     return sum(len(group["indexes"]) for group in _grouped(verdicts))
 
 
+def unreadable_in(order: Order) -> tuple[tuple[int, int], ...]:
+    """The runs of entries that cannot be read, among all that are written in a document."""
+    found = sorted(one.index for one in order.refused if one.index is not None)
+    return tuple((first, last) for first, last in _ranges(found))
+
+
+def without(order: Order, unreadable: Iterable[tuple[int, int]]) -> Order:
+    """The order without entries that could not be read when it was accepted, if they can be read now.
+
+    Another version may read more names. Nobody has ordered that they are blocked from then on.
+    """
+    then = {index for first, last in unreadable for index in _range(first, last)}
+    now = {one.index for one in order.refused if one.index is not None}
+    readable = (index for index in range(len(order.entries) + len(now)) if index not in now)
+    pairs = list(zip(readable, order.entries, strict=False))
+    reason = "could not be read when the order was accepted"
+    gone = [RefusedEntry(None, one.name, "SYNTAX", reason, index) for index, one in pairs if index in then]
+    kept = tuple(one for index, one in pairs if index not in then)
+    return replace(order, entries=kept, refused=(*order.refused, *gone))
+
+
 def _ranges(indexes: list[int]) -> Iterator[list[int]]:
     """Sorted numbers as [first, last] of each run."""
     for _, run in groupby(enumerate(indexes), key=lambda item: item[1] - item[0]):
@@ -126,9 +152,15 @@ def _ungrouped(value: Any) -> Iterator[EntryVerdict]:
             raise ValueError("not a verdict")
         code, reason = _text(one["code"]), _text(one["reason"])
         for first, last in one["indexes"]:
-            if not 0 <= first <= last < 20_000_000:
-                raise ValueError("not a range of entries")
-            yield from (EntryVerdict(index, verdict, code, reason) for index in range(first, last + 1))
+            indexes = _range(first, last)
+            yield from (EntryVerdict(index, verdict, code, reason) for index in indexes)
+
+
+def _range(first: int, last: int) -> range:
+    """The numbers of a run. Raises `ValueError`."""
+    if not 0 <= first <= last < 20_000_000:
+        raise ValueError("not a range of entries")
+    return range(first, last + 1)
 
 
 def _text(value: Any) -> str:

@@ -21,7 +21,7 @@ from dnsblock.log import fault
 from dnsblock.orders.authority import Authority, authority_of, current_keys
 from dnsblock.orders.conflicts import Together
 from dnsblock.orders.context import Context
-from dnsblock.orders.facts import MAX_RANGES, count_ranges
+from dnsblock.orders.facts import MAX_RANGES, count_ranges, unreadable_in
 from dnsblock.orders.guarding import verdicts_on
 from dnsblock.orders.guards import PROTECTED, released_by_acks
 from dnsblock.orders.order import ENDS, MAX_DOCUMENT_BYTES, Order, load_entries_file, parse
@@ -209,7 +209,7 @@ def _judged(
     refused = {one.index for one in verdicts if one.verdict == "refused"}
     if order.entries and len(refused) == len(order.entries):
         raise Refused(capped(list(_problems_of(order, verdicts)), 100))
-    if count_ranges(verdicts) > MAX_RANGES:
+    if count_ranges(verdicts) + len(unreadable_in(order)) > MAX_RANGES:
         reason = f"more than {MAX_RANGES:,} separate entries are held or refused: send several orders"
         raise Refused([order.problem((), order.order_id, reason)])
     judgement = replace(order.judgement, signers=authority.signers, is_proposed=authority.is_proposed)

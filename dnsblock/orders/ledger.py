@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 from dnsblock import document, durable
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
-from dnsblock.orders.facts import Judged
+from dnsblock.orders.facts import Judged, without
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, MAX_ENTRIES_FILE_BYTES, Order, parse_entries
 from dnsblock.orders.orders import fold
 from dnsblock.orders.parsed import ParsedOrders, entries_sha256, parsed_sha256
@@ -395,12 +395,23 @@ class _Orders:
             if isinstance(again.fact, Order):
                 records[again.n - 1] = self._with_whole(again, again.fact, line)
         if judged.entries_sha256 not in (None, self._entries.get(sha256)):
-            raise NotARecord("the order has other entries than those that were accepted")
+            self._read_as_then(judged, records)
         if self._parsed is not None and sha256 in self._parsed_now:
             self._parsed_now.remove(sha256)
             # Not if this version parses it otherwise: it would never be taken.
             if parsed_sha256(self._whole[sha256]) == judged.parsed_sha256:
                 self._parsed.put(self._whole[sha256])
+
+    def _read_as_then(self, judged: Judged, records: list[Record]) -> None:
+        """Leaves out what can be read only now. Raises `NotARecord`."""
+        order = self._whole.get(judged.sha256)
+        order = None if order is None else without(order, judged.unreadable)
+        if order is None or entries_sha256(order) != judged.entries_sha256:
+            raise NotARecord("the order has other entries than those that were accepted")
+        self._whole[order.sha256], self._entries[order.sha256] = order, judged.entries_sha256 or ""
+        for place, record in enumerate(records):
+            if isinstance(record.fact, Order) and record.fact.sha256 == order.sha256:
+                records[place] = replace(record, fact=order)
 
 
 class _Line(NamedTuple):

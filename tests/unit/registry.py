@@ -1,6 +1,7 @@
 """A ledger, and officers who submit signed documents to it: the intake without a daemon."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -56,13 +57,17 @@ class Registry:
 
     # ------- What is submitted -------
 
-    def judge(self, *documents: str, by: Iterable[str] = ()) -> Intake:
-        """The verdicts on these documents with the signatures of these officers. Nothing is accepted."""
-        return self.judge_signed(*((text, *by) for text in documents))
+    def judge(self, *documents: str, by: Iterable[str] = (), entries: bytes | None = None) -> Intake:
+        """The verdicts on these documents with the signatures of these officers. Nothing is accepted.
 
-    def judge_signed(self, *documents: Sequence[str]) -> Intake:
+        `entries`: the content of their entries file.
+        """
+        return self.judge_signed(*((text, *by) for text in documents), entries=entries)
+
+    def judge_signed(self, *documents: Sequence[str], entries: bytes | None = None) -> Intake:
         """The same for documents that each have signatures of their own: a text, then its officers."""
         sent = [self._signed(f"{number}.yaml", text, by) for number, (text, *by) in enumerate(documents)]
+        sent = [replace(one, entries=entries) for one in sent]
         context = Context(self.config, self.references, self.orders, self.now)
         return examine_submitted(sent, context).intake
 
@@ -71,9 +76,9 @@ class Registry:
         armour = b"".join(self.keys[name].sign(data) for name in by)
         return Submitted(file, data, signatures=armour or None)
 
-    def submit(self, *documents: str, by: Iterable[str] = ()) -> list[str]:
+    def submit(self, *documents: str, by: Iterable[str] = (), entries: bytes | None = None) -> list[str]:
         """Accepts these documents, and returns the reasons against those that are refused."""
-        intake = self.judge(*documents, by=by)
+        intake = self.judge(*documents, by=by, entries=entries)
         self.record(facts_of(intake.new, intake.signed, self.orders))
         return [problem.reason for problem in intake.problems]
 

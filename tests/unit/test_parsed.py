@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from dnsblock.names import NameRefused
+from dnsblock.orders import order as order_module
 from dnsblock.orders.facts import Judged
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, parse, with_entries
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.parsed import FILE
+from dnsblock.orders.spelling import read_name
 
 from .helpers import block, document, unblock
 from .registry import Registry
@@ -120,3 +123,47 @@ def test_an_order_that_was_received_twice_has_the_entries_of_its_file(tmp_path: 
     registry.record([order])
     registry.record([order, Judged("a", "b-1", order.sha256, order.judgement)])
     assert registry.in_force() == ["t.example of b-1", "u.example of b-1"]
+
+
+# ------- A version that reads more names -------
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_name_that_only_a_later_version_can_read_is_not_blocked_by_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, is_file: bool
+):
+    """It was refused when the order was accepted. The entries after it keep their verdicts."""
+    names = ["t_me?", "v.example", "google.com", "t_me?", "w.example"]
+    text = block("b-9", *names)
+    data = "".join(f"{name}\n" for name in names).encode()
+    if is_file:
+        digest = hashlib.sha256(data).hexdigest()
+        text = document("b-9", entries_file=f"{{path: names.txt, sha256: {digest}, lines: 5}}")
+    registry.submit(text, entries=data if is_file else None)
+    expected = registry.in_force()
+    assert "google.com of b-9" not in expected
+    assert {"v.example of b-9", "w.example of b-9"} <= set(expected)
+    (registry.folder / FILE).unlink()
+    monkeypatch.setattr(
+        order_module, "read_name", lambda text: read_name(text.replace("t_me?", "new.example"))
+    )
+    reopened(registry)
+    assert registry.in_force() == expected
+    reopened(registry)
+    assert registry.in_force() == expected
+
+
+def test_a_name_that_a_later_version_cannot_read_is_damage(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+):
+    """The daemon must not start without a block that was ordered."""
+
+    def stricter(text: str) -> str:
+        if text == "t.example":
+            raise NameRefused("not a name any more")
+        return read_name(text)
+
+    (registry.folder / FILE).unlink()
+    monkeypatch.setattr(order_module, "read_name", stricter)
+    with Ledger.open(registry.folder, read_only=True) as ledger:
+        assert ledger.damage is not None
