@@ -69,8 +69,9 @@ def _quoted(file: str) -> str:
 
 
 def order_path(issuer: str, number: str) -> str:
-    """The path of an order: the number may contain a slash."""
-    return f"/v1/orders/{quote(issuer, safe='')}/{quote(number, safe='')}"
+    """The path of an order: the number may contain a slash, or be `..`, which clients would resolve."""
+    segment = number.replace(".", "%2E") if number in (".", "..") else quote(number, safe="")
+    return f"/v1/orders/{quote(issuer, safe='')}/{segment}"
 
 
 class Client:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
-from dnsblock.client import Client
+from dnsblock.client import Client, order_path
 from dnsblock.errors import DaemonUnreachable
 
 WORK = b'{"fetching": {"ads": {"bytes": 1, "announced": null}}, "reading": {"bytes": 5}}'
@@ -92,3 +93,15 @@ def test_a_fault_of_the_daemon_is_reported_as_a_fault(tmp_path: Path):
         text = said(tmp_path / "s")
     assert "internal error (KeyError)" in text
     assert "no daemon" not in text
+
+
+@pytest.mark.parametrize(
+    ("number", "segment"),
+    [("84/2017", "84%2F2017"), ("..", "%2E%2E"), (".", "%2E"), ("a.b", "a.b"), ("%2F", "%252F")],
+)
+def test_any_number_of_an_order_is_one_segment_of_a_path(number: str, segment: str):
+    """Clients and proxies remove the segments `.` and `..` (RFC 3986, section 5.2.4)."""
+    assert order_path("a", number) == f"/v1/orders/a/{segment}"
+    assert httpx.URL(f"https://localhost{order_path('a', number)}").raw_path.decode() == order_path(
+        "a", number
+    )
