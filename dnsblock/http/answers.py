@@ -5,6 +5,7 @@ Errors are problem details (RFC 9457): `code` and `problems` are for programs, `
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
@@ -24,7 +25,9 @@ from dnsblock.log import fault
 from dnsblock.principal import Principal
 
 LOOKUP_SECONDS = 2.0  # for the name of a user
+KNOWN_SECONDS = 60.0  # then the name is looked up again
 _lookups: dict[int, Future[Principal]] = {}  # one at a time for each user
+_found: dict[int, tuple[float, Principal]] = {}  # the last one of each user, and when
 
 # The title of each code, which is the last part of the type (RFC 9457, section 3.1).
 TITLES = {
@@ -84,6 +87,9 @@ async def principal_of(request: Request) -> Principal:
     The threads are not those of the event loop: a database that hangs must not delay a publish, or a stop.
     """
     uid = request.state.peer_uid
+    found = _found.get(uid)
+    if found is not None and time.monotonic() - found[0] < KNOWN_SECONDS:
+        return found[1]
     lookup = _lookups.get(uid)
     if lookup is None:
         lookup = _lookups[uid] = Future()
@@ -96,6 +102,7 @@ async def principal_of(request: Request) -> Principal:
 
 def _look_up(uid: int, lookup: Future[Principal]) -> None:
     found = Principal.local(uid)
+    _found[uid] = (time.monotonic(), found)
     _lookups.pop(uid, None)
     lookup.set_result(found)
 
