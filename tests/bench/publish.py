@@ -1,11 +1,9 @@
 """The effect of publishes on clients: latency at half load with and without a hundred publishes.
 
-A publish is an order for one name, an order that lifts the previous one, and SIGHUP. The time until the first
-blocked answer is measured from the order in the inbox.
+A publish is an order for one name, and an order that lifts the previous one, in one POST to the control
+socket. The time until the first blocked answer is measured from the request.
 """
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,11 +11,10 @@ from dataclasses import asdict, dataclass
 from . import processes
 from .figures import Run, percentile
 from .load import Loader, Running, Workload
+from .pushing import LOOK_SECONDS
 from .servers import Daemon
 
 PUBLISHES = 100
-LOOK_SECONDS = 0.002  # interval of the queries that check whether a name is blocked; also without publishes
-IN_FORCE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ class Published:
     publishes: int
     without: Run
     during: tuple[Run, ...]
-    in_force_seconds: tuple[float, ...]  # from the order in the inbox to the first blocked answer
+    in_force_seconds: tuple[float, ...]  # from the request to the first blocked answer
     rss_kib: int  # before the publishes
     peak_kib: int  # maximum, loading included
 
@@ -75,15 +72,10 @@ def publish_until_over(daemon: Daemon, running: Running, numbers: Iterator[int])
         if number is None:
             look(daemon, "nobody.bench.example")
             continue
-        began = time.monotonic()
-        name = daemon.put(number)
-        os.kill(daemon.pid, signal.SIGHUP)
-        while not look(daemon, name):
-            if time.monotonic() - began > IN_FORCE_SECONDS:
-                raise RuntimeError(f"{name} is not blocked {IN_FORCE_SECONDS} s after its order came")
-        yield time.monotonic() - began
+        yield daemon.push(number).in_force
 
 
 def look(daemon: Daemon, name: str) -> bool:
+    """Whether a name is blocked, as each publish asks."""
     time.sleep(LOOK_SECONDS)
     return processes.is_blocked(daemon.port, name)

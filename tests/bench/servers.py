@@ -16,6 +16,7 @@ from pathlib import Path
 from ports import free_port
 
 from . import processes
+from .pushing import Pushed, push
 
 BUILD = Path(__file__).parent / "build"
 
@@ -187,25 +188,18 @@ class Daemon(Server):
         result: dict[str, object] = json.loads(done.stdout)
         return result
 
-    def put(self, number: int) -> str:
-        """Writes an order that blocks a name, and one that lifts the previous order. Returns the name."""
+    def push(self, number: int) -> Pushed:
+        """Submits an order that blocks a name, and one that lifts the previous order."""
         name = f"order-{number}.bench.example"
-        block = self.document(f"BLOCK-{number}", "block", entries=[name])
-        self.write_order(f"{number:06}-block.json", block)
+        documents = {"block.json": self._document(f"BLOCK-{number}", "block", entries=[name])}
         if number > 1:
             target = {"order_id": f"BLOCK-{number - 1}", "entries": "all"}
-            lift = self.document(f"LIFT-{number}", "unblock", targets=[target])
-            self.write_order(f"{number:06}-lift.json", lift)
-        return name
+            documents["lift.json"] = self._document(f"LIFT-{number}", "unblock", targets=[target])
+        return push(self.control, self.port, documents, name)
 
-    def document(self, order_id: str, action: str, **fields: object) -> dict[str, object]:
+    def _document(self, order_id: str, action: str, **fields: object) -> bytes:
         head = {"schema": "dnsblock.order/1", "issuer": self.issuer, "order_id": order_id, "action": action}
-        return head | {"issued_at": "2017-07-14T11:30:00+07:00"} | fields
-
-    def write_order(self, name: str, document: dict[str, object]) -> None:
-        partial = self.folder / f"{name}.tmp"
-        partial.write_text(json.dumps(document))
-        partial.rename(self.orders / name)
+        return json.dumps(head | {"issued_at": "2017-07-14T11:30:00+07:00"} | fields).encode()
 
     @classmethod
     def version(cls) -> str | None:

@@ -166,17 +166,7 @@ class Orders:
 
     def one(self) -> float:
         self.number += 1
-        began = time.monotonic()
-        name = self.daemon.put(self.number)
-        with ThreadPoolExecutor(1) as pool:
-            # The command also waits for lists, so that it returns later than the order is in force.
-            done = pool.submit(self.daemon.request, "POST", "/v1/reload")
-            while not look(self.daemon, name):
-                if time.monotonic() - began > TIMEOUT:
-                    raise RuntimeError(f"{name} is not blocked")
-            seconds = time.monotonic() - began
-            done.result()
-        return seconds
+        return self.daemon.push(self.number).in_force
 
 
 def spread(seconds: list[float]) -> str:

@@ -1,0 +1,59 @@
+"""Pushes orders to the control socket, and measures the time until they are in force."""
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import processes
+
+BOUNDARY = "end-of-part"
+IN_FORCE_SECONDS = 60.0
+LOOK_SECONDS = 0.001  # between two queries for the same name
+
+
+class Pushed(NamedTuple):
+    """Seconds after the request was sent."""
+
+    in_force: float  # the first blocked answer
+    response: float  # the verdicts
+
+
+def push(
+    control: Path, port: int, documents: Mapping[str, bytes], name: str, *, entries: bytes = b""
+) -> Pushed:
+    """Submits documents, by file name, and waits until a name is blocked. `entries`: of the last document.
+
+    Raises `RuntimeError` if they are refused, or if the name is not blocked after a minute.
+    """
+    parts = [_part("document", file, data) for file, data in documents.items()]
+    parts += [_part("entries", "entries.txt", entries)] if entries else []
+    body = b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(control))
+    began = time.monotonic()
+    connection.request(
+        "POST", "/v1/orders", body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    )
+    while not processes.is_blocked(port, name):
+        if time.monotonic() - began > IN_FORCE_SECONDS:
+            raise RuntimeError(f"{name} is not blocked after {IN_FORCE_SECONDS:.0f} s")
+        time.sleep(LOOK_SECONDS)
+    in_force = time.monotonic() - began
+    response = connection.getresponse()
+    answer = response.read()
+    seconds = time.monotonic() - began
+    connection.close()
+    verdicts: list[dict[str, Any]] = json.loads(answer).get("documents", [])
+    if response.status >= 300 or any(one["verdict"] != "accepted" for one in verdicts):
+        raise RuntimeError(f"an order is not accepted: {answer[:500].decode()}")
+    return Pushed(in_force, seconds)
+
+
+def _part(name: str, file: str, data: bytes) -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{file}"\r\n\r\n'
+    return head.encode() + data + b"\r\n"
