@@ -267,7 +267,8 @@ class PolicyZone:
         """This zone of entries, with changes, as if it were compiled again.
 
         `MATCH RULE NAME` lines replace all entries of these names; `remove 0 NAME` leaves none. `rules` are
-        those of all entries, also of unchanged ones. None: there are too many changes, so compile it.
+        more rules; their indexes follow those of the rules given before. None: there are too many changes, so
+        compile it.
         """
 
     @property

@@ -44,6 +44,11 @@ class Entries:
         self.index = index  # it may know more orders than those in force
         self._count = sum(map(len, parts.values()))
 
+    @property
+    def answers(self) -> int:
+        """The number of orders and answer profiles: as many rules are needed."""
+        return sum(len(part.answers) for part in self.parts.values())
+
     def only(self, names: Collection[str]) -> "Entries":
         """The entries with one of these names."""
         found = ((sha256, part.only(names)) for sha256, part in self._near(names))

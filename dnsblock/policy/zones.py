@@ -1,6 +1,7 @@
 """Compiles the policy zones of orders and lists, and defines the answer for the names of each."""
 
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ class OrderZone:
     in_force: Entries
     options: tuple[Zone, Mapping[str, settings.Answer], settings.StructuredErrors | None]
     rules: "_Rules"
+    given: int  # how many of the rules the compiled zone has; others may have been added since
 
 
 def compile_orders(
@@ -34,31 +36,34 @@ def compile_orders(
     """
     options = (zone, config.answers, config.signals.structured_errors)
     if former is not None and former.options == options:
-        rules = former.rules.copy()
-        compiled = _with_changes(former, in_force, rules)
-        if compiled is not None:
-            return OrderZone(compiled, in_force, options, rules)
+        changed = _with_changes(former, in_force)
+        if changed is not None:
+            compiled, given = changed
+            return OrderZone(compiled, in_force, options, former.rules, given)
     rules = _Rules(zone, config)
     lines = "".join(rules.lines(part) for part in sorted(in_force.parts.values(), key=_precedence_of))
-    compiled = PolicyZone.from_entries(zone.name, rules.compiled, lines.encode())
-    return OrderZone(compiled, in_force, options, rules)
+    compiled = PolicyZone.from_entries(zone.name, rules.since(0), lines.encode())
+    return OrderZone(compiled, in_force, options, rules, rules.count)
 
 
-def _with_changes(former: OrderZone, in_force: Entries, rules: "_Rules") -> PolicyZone | None:
-    """The former zone with the entries in force now; None if it must be compiled again."""
+def _with_changes(former: OrderZone, in_force: Entries) -> tuple[PolicyZone, int] | None:
+    """The former zone with the entries in force now, and its number of rules; None: compile it again."""
+    rules = former.rules
     gone, come = in_force.changed_since(former.in_force)
     before, after = _names(gone), _names(come)
     changed = {before.get(key) or after[key] for key in before.keys() ^ after.keys()}
     if not changed:
-        return former.compiled
+        return former.compiled, former.given
     if len(changed) > max(LARGEST_CHANGE, len(former.in_force) // 8):
         return None
-    if gone:
-        rules.keep(in_force)
+    if rules.count > max(LARGEST_CHANGE, 2 * in_force.answers):
+        return None  # most rules are those of orders that have ended
     now = sorted(in_force.named(changed), key=_precedence)
     lines = [rules.line(item) for item in now]
     lines += [f"remove 0 {name}\n" for name in changed.difference(item.entry.name for item in now)]
-    return former.compiled.with_changes(rules.compiled, "".join(lines).encode())
+    new = rules.since(former.given)
+    compiled = former.compiled.with_changes(new, "".join(lines).encode())
+    return None if compiled is None else (compiled, former.given + len(new))
 
 
 def _names(in_force: Iterable[InForce]) -> dict[tuple[int, str, str, datetime], str]:
@@ -67,21 +72,28 @@ def _names(in_force: Iterable[InForce]) -> dict[tuple[int, str, str, datetime], 
 
 
 class _Rules:
-    """The rules of a zone of orders: one for each order and answer."""
+    """The rules of a zone of orders: one for each order and answer.
+
+    They are added, never removed, so that all versions of a zone share them. Thread-safe: the next scheduled
+    change is compiled while orders come.
+    """
 
     def __init__(self, zone: Zone, config: Config) -> None:
         self._zone, self._config = zone, config
         self._known = config.answer_names
         self._answers: dict[str, Answer] = {}
         self._indexes: dict[tuple[str | None, str], int] = {}
-        self.compiled: list[Rule] = []
+        self._compiled: list[Rule] = []
+        self._adding = threading.Lock()
 
-    def copy(self) -> "_Rules":
-        """The same rules, to which others can be added."""
-        new = _Rules(self._zone, self._config)
-        new._answers, new._indexes = dict(self._answers), dict(self._indexes)
-        new.compiled = list(self.compiled)
-        return new
+    @property
+    def count(self) -> int:
+        """The number of rules."""
+        return len(self._compiled)
+
+    def since(self, given: int) -> list[Rule]:
+        """The rules after the first `given` ones."""
+        return self._compiled[given:]
 
     def lines(self, part: Part) -> str:
         """The entries of an order in the engine's format."""
@@ -97,21 +109,14 @@ class _Rules:
     def index(self, kind: str, answer: str | None, order_id: str) -> int:
         """The index of the rule for an entry of an order."""
         key = self._key(kind, answer, order_id)
-        if key not in self._indexes:
-            self._indexes[key] = len(self.compiled)
-            self.compiled.append(self._rule(*key))
-        return self._indexes[key]
-
-    def keep(self, in_force: Entries) -> None:
-        """Drops the rules of orders that have ended: the digest must not depend on them."""
-        used = {
-            self._key(part.kind, answer, part.order.order_id)
-            for part in in_force.parts.values()
-            for answer in part.answers
-        }
-        kept = [(key, self.compiled[index]) for key, index in self._indexes.items() if key in used]
-        self._indexes = {key: index for index, (key, _) in enumerate(kept)}
-        self.compiled = [rule for _, rule in kept]
+        index = self._indexes.get(key)
+        if index is not None:
+            return index
+        with self._adding:
+            if key not in self._indexes:
+                self._compiled.append(self._rule(*key))
+                self._indexes[key] = len(self._compiled) - 1
+            return self._indexes[key]
 
     def _key(self, kind: str, answer: str | None, order_id: str) -> tuple[str | None, str]:
         if kind == "exempt":

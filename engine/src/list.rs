@@ -29,7 +29,7 @@ pub use report::{Finding, Report};
 use crate::name::{Name, Walk};
 use crate::policy::compiler::{CompileError, Compiler, Destination, Origin};
 use crate::policy::names::SEED;
-use crate::policy::{CanonicalRule, Changes, Match, PolicyZone, Rule, in_order};
+use crate::policy::{CanonicalRule, Changes, Match, PolicyZone, Rule, RuleTable};
 
 /// Invalid lines that an error describes; more are only counted.
 const MAX_DESCRIBED: usize = 100;
@@ -58,15 +58,15 @@ pub fn entries(
     rules: Vec<impl Into<CanonicalRule>>,
     lines: &[u8],
 ) -> Result<PolicyZone, ZoneError> {
-    let (rules, places) = in_order(rules);
+    let rules = RuleTable::default().with(rules);
     // Orders must always be compiled: one that is refused here would keep others from ending.
-    let mut compiler = Compiler::new(lines.len() as u64, std::env::temp_dir()).setting_aside();
+    let mut compiler = Compiler::of_orders(lines.len() as u64, std::env::temp_dir(), rules.all());
     let mut written = Ok(());
     for_each_line(lines, |number, line| {
         if line.is_empty() {
             return Ok(());
         }
-        let (scope, place, name) = parse_entry(line, &places)?;
+        let (scope, place, name) = parse_entry(line, &rules)?;
         compiler.walk(&name);
         let origin = Origin { line: number as u32, ..Origin::default() };
         if written.is_ok() {
@@ -75,22 +75,26 @@ pub fn entries(
         Ok(())
     })?;
     written.map_err(|error| ZoneError::NotCompiled(CompileError::Io(error)))?;
-    let is_exemption: Vec<bool> = rules.iter().map(|one| one.rule.is_exemption()).collect();
     let compiled =
-        compiler.finish(&is_exemption, Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
+        compiler.finish(&is_exemption(&rules), Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
     let zone = PolicyZone::of_entries(zone, compiled, rules);
     zone.ok_or(ZoneError::NotCompiled(CompileError::NotVerified))
 }
 
+fn is_exemption(rules: &RuleTable) -> Vec<bool> {
+    rules.all().iter().map(|rule| rule.is_exemption()).collect()
+}
+
 /// Applies changes to a zone of entries. Lines as of `entries` replace all entries of their names;
-/// `remove 0 NAME` leaves none. `None`: the zone must be compiled from all its entries.
+/// `remove 0 NAME` leaves none. The indexes of the new `rules` follow those of the zone. `None`: the
+/// zone must be compiled from all its entries.
 pub fn with_changes(
     zone: &PolicyZone,
     rules: Vec<impl Into<CanonicalRule>>,
     lines: &[u8],
 ) -> Result<Option<PolicyZone>, ZoneError> {
-    let (rules, places) = in_order(rules);
-    let is_exemption: Vec<bool> = rules.iter().map(|one| one.rule.is_exemption()).collect();
+    let rules = zone.rules().with(rules);
+    let is_exemption = is_exemption(&rules);
     let mut walk = Walk::new(&Name::root(), SEED);
     let mut key = |name: &Name| {
         walk.take(name, SEED);
@@ -102,7 +106,7 @@ pub fn with_changes(
             let name = Name::from_text(removed).map_err(|error| error.to_string())?;
             changes.entry(key(&name)).or_insert(None);
         } else if !line.is_empty() {
-            let (scope, place, name) = parse_entry(line, &places)?;
+            let (scope, place, name) = parse_entry(line, &rules)?;
             let changed = changes.entry(key(&name)).or_insert(None);
             let before = changed.unwrap_or_default();
             *changed = Some(before.with(scope, place, &is_exemption));
@@ -113,13 +117,13 @@ pub fn with_changes(
     Ok(zone.with_changes(rules, changes))
 }
 
-/// Parses a line of `entries`. `places` has the place of each rule in the zone.
-fn parse_entry(line: &[u8], places: &[u32]) -> Result<(Match, u32, Name), String> {
+/// Parses a line of `entries`.
+fn parse_entry(line: &[u8], rules: &RuleTable) -> Result<(Match, u32, Name), String> {
     let mut words = line.split(|&byte| byte == b' ');
     let mut text = || words.next().and_then(|word| std::str::from_utf8(word).ok());
     let scope = text().and_then(Match::from_name).ok_or("no match")?;
     let rule: u32 = text().and_then(|word| word.parse().ok()).ok_or("no rule")?;
-    let place = *places.get(rule as usize).ok_or("no such rule")?;
+    let place = rules.place(rule).ok_or("no such rule")?;
     let name = Name::from_text(words.next().ok_or("no name")?).map_err(|error| error.to_string())?;
     if words.next().is_some() {
         return Err("more than three words".to_string());

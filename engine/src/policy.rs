@@ -2,7 +2,7 @@
 //!
 //! A policy zone is the orders of one issuer or one list, compiled. It is immutable.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,6 +20,8 @@ mod filter;
 mod layers;
 pub mod names;
 mod partitions;
+mod ranges;
+mod rule_table;
 mod segment;
 mod snapshot;
 mod sorter;
@@ -29,6 +31,8 @@ use compiler::Compiled;
 pub use layers::Changes;
 use layers::ZoneNames;
 use names::Names;
+use ranges::Ranges;
+pub use rule_table::{CanonicalRule, RuleTable};
 pub use snapshot::{Decision, Evaluation, LookupStep, PlacedZone, Shadow, ShadowMatch, Snapshot};
 
 /// The action of a policy zone for a query, in the order of the counters.
@@ -148,21 +152,6 @@ impl Rule {
     }
 }
 
-/// A rule with its canonical form, which takes longer to write than to copy: a zone of orders has
-/// a rule for each order.
-#[derive(Clone)]
-pub struct CanonicalRule {
-    pub rule: Rule,
-    canonical: Arc<str>,
-}
-
-impl From<Rule> for CanonicalRule {
-    fn from(rule: Rule) -> CanonicalRule {
-        let canonical = rule.canonical().into();
-        CanonicalRule { rule, canonical }
-    }
-}
-
 /// The names that an entry covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
@@ -196,8 +185,9 @@ impl Match {
 pub struct PolicyZone {
     name: String,
     names: ZoneNames,
-    rules: Vec<Rule>,
-    canonical: Vec<Arc<str>>, // of the rules
+    rules: RuleTable,
+    /// Of a zone of orders.
+    ranges: Option<Ranges>,
     addresses: Prefixes,
     listed: usize,
     digest: [u8; 32],
@@ -227,51 +217,71 @@ pub struct Found<'a> {
 impl PolicyZone {
     /// A zone of compiled names; `None` if they need other rules. Names with rules of exceptions
     /// only are not counted as listed.
-    pub fn new(
-        name: &str,
-        names: Arc<Names>,
-        rules: Vec<impl Into<CanonicalRule>>,
-        is_exception: &[bool],
-    ) -> Option<PolicyZone> {
-        PolicyZone::of_names(name, names.into(), rules, is_exception)
+    pub fn new(name: &str, names: Arc<Names>, rules: Vec<Rule>, is_exception: &[bool]) -> Option<PolicyZone> {
+        let (names, rules) = (ZoneNames::from(names), RuleTable::from(rules));
+        let listed = listed(&names, &rules, |rule| is_exception.get(rule as usize) == Some(&true))?;
+        let mut hasher = Sha256::new();
+        hasher.update(names.base().digest());
+        for rule in rules.all() {
+            hasher.update(rule.canonical() + "\n");
+        }
+        let digest = hasher.finalize().into();
+        Some(PolicyZone::of(name, names, rules, None, Prefixes::default(), listed, digest))
     }
 
     /// A zone of orders, which sets names aside that were chosen for their hashes.
-    pub fn of_entries(name: &str, compiled: Compiled, rules: Vec<CanonicalRule>) -> Option<PolicyZone> {
-        let names = ZoneNames::with_aside(Arc::new(compiled.names), compiled.aside, rules.len())?;
-        let is_exemption: Vec<bool> = rules.iter().map(|one| one.rule.is_exemption()).collect();
-        PolicyZone::of_names(name, names, rules, &is_exemption)
-    }
-
-    fn of_names(
-        name: &str,
-        names: ZoneNames,
-        rules: Vec<impl Into<CanonicalRule>>,
-        is_exception: &[bool],
-    ) -> Option<PolicyZone> {
-        let sides = names.scopes().flat_map(|scope| [scope.at, scope.under]);
-        if sides.flatten().any(|(_, rule)| rule as usize >= rules.len()) {
-            return None;
-        }
-        let listed = names.listed(|rule| is_exception.get(rule as usize) == Some(&true));
-        Some(PolicyZone::of(name, names, rules, Prefixes::default(), listed))
+    pub fn of_entries(name: &str, compiled: Compiled, rules: RuleTable) -> Option<PolicyZone> {
+        let aside: Vec<u16> = compiled.aside.iter().map(|(hash, _, _)| Ranges::of(*hash)).collect();
+        let names = ZoneNames::with_aside(Arc::new(compiled.names), compiled.aside)?;
+        let listed = listed(&names, &rules, |rule| rules.all()[rule as usize].is_exemption())?;
+        let mut ranges = compiled.ranges;
+        names.digest(&mut ranges, aside, rules.all());
+        Some(PolicyZone::of_orders(name, names, rules, ranges, listed))
     }
 
     /// This zone of orders with other entries for some owners, as if it were compiled from all
-    /// entries. `rules` are in canonical order. `None`: it must be compiled.
-    pub fn with_changes(&self, rules: Vec<CanonicalRule>, changes: Changes) -> Option<PolicyZone> {
-        let indexes: HashMap<&str, u32> = rules.iter().map(|rule| &*rule.canonical).zip(0..).collect();
-        let kept = self.canonical.iter().map(|rule| indexes.get(&**rule).copied()).collect();
-        let names = self.names.with_changes(changes, &kept)?;
-        let listed = names.listed(|rule| rules[rule as usize].rule.is_exemption());
-        Some(PolicyZone::of(&self.name, names, rules, Prefixes::default(), listed))
+    /// entries. `rules` are those of this zone, and perhaps more. `None`: it must be compiled.
+    pub fn with_changes(&self, rules: RuleTable, changes: Changes) -> Option<PolicyZone> {
+        let changed: BTreeSet<u16> = changes.keys().map(|(hash, _)| Ranges::of(*hash)).collect();
+        let counts = |scope: Option<Scope>| {
+            let is_exemption = |rule: u32| rules.all()[rule as usize].is_exemption();
+            usize::from(scope.is_some_and(|scope| scope.is_listed(is_exemption)))
+        };
+        let mut listed = self.listed;
+        let names = self.names.with_changes(changes, |before, after| {
+            listed = listed + counts(after) - counts(before);
+        })?;
+        let mut ranges = self.ranges.clone()?;
+        names.digest(&mut ranges, changed, rules.all());
+        Some(PolicyZone::of_orders(&self.name, names, rules, ranges, listed))
+    }
+
+    fn of_orders(
+        name: &str,
+        names: ZoneNames,
+        rules: RuleTable,
+        ranges: Ranges,
+        listed: usize,
+    ) -> PolicyZone {
+        let digest = ranges.digest();
+        PolicyZone::of(name, names, rules, Some(ranges), Prefixes::default(), listed, digest)
     }
 
     /// A zone of addresses.
     pub fn of_addresses(name: &str, rule: Rule, prefixes: Vec<Prefix>) -> PolicyZone {
         let addresses = Prefixes::new(prefixes);
         let listed = addresses.len();
-        PolicyZone::of(name, Names::none().into(), vec![rule], addresses, listed)
+        let (names, rules) = (ZoneNames::from(Names::none()), RuleTable::from(vec![rule]));
+        let mut hasher = Sha256::new();
+        hasher.update(names.base().digest());
+        for rule in rules.all() {
+            hasher.update(rule.canonical() + "\n");
+        }
+        for prefix in addresses.iter() {
+            hasher.update(format!("{prefix}\n"));
+        }
+        let digest = hasher.finalize().into();
+        PolicyZone::of(name, names, rules, None, addresses, listed, digest)
     }
 
     /// A zone of a compiled list of addresses; `None` for a list of names.
@@ -292,24 +302,14 @@ impl PolicyZone {
     fn of(
         name: &str,
         names: ZoneNames,
-        rules: Vec<impl Into<CanonicalRule>>,
+        rules: RuleTable,
+        ranges: Option<Ranges>,
         addresses: Prefixes,
         listed: usize,
+        digest: [u8; 32],
     ) -> PolicyZone {
-        let (rules, canonical): (Vec<Rule>, Vec<Arc<str>>) =
-            rules.into_iter().map(Into::into).map(|rule| (rule.rule, rule.canonical)).unzip();
-        let mut hasher = Sha256::new();
-        hasher.update(names.digest());
-        for rule in &canonical {
-            hasher.update(rule.as_bytes());
-            hasher.update(b"\n");
-        }
-        for prefix in addresses.iter() {
-            hasher.update(format!("{prefix}\n"));
-        }
-        let digest = hasher.finalize().into();
         let (name, above_exceptions) = (name.to_string(), Default::default());
-        PolicyZone { name, names, rules, canonical, addresses, listed, digest, above_exceptions }
+        PolicyZone { name, names, rules, ranges, addresses, listed, digest, above_exceptions }
     }
 
     /// The entry that decides about `name`: that of the longest owner. `walk` has the hashes of its
@@ -347,7 +347,7 @@ impl PolicyZone {
     fn entry_at(&self, name: &Name, walk: &Walk, skip: usize) -> Option<Found<'_>> {
         let (scope, rank) = self.names.find(walk.hash(skip), walk.text(), name.offset(skip))?;
         let (scope, rule) = if skip == 0 { scope.at? } else { scope.under? };
-        Some(Found { skip, scope, rule: &self.rules[rule as usize], rank })
+        Some(Found { skip, scope, rule: &self.rules.all()[rule as usize], rank })
     }
 
     /// The scope of exactly this suffix.
@@ -357,6 +357,10 @@ impl PolicyZone {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn rules(&self) -> &RuleTable {
+        &self.rules
     }
 
     /// Every name whose rank is wanted, with its rank and scope.
@@ -381,7 +385,7 @@ impl PolicyZone {
 
     /// Every prefix of this zone that contains the address, longest first, with its rule.
     pub fn covering_address(&self, address: IpAddr) -> Vec<(Prefix, &Rule)> {
-        self.addresses.covering(address).into_iter().map(|prefix| (prefix, &self.rules[0])).collect()
+        self.addresses.covering(address).into_iter().map(|prefix| (prefix, &*self.rules.all()[0])).collect()
     }
 
     /// SHA-256 over names and rules in canonical order. It is the same on every instance that
@@ -391,17 +395,11 @@ impl PolicyZone {
     }
 }
 
-/// The rules in canonical order without duplicates, and the new index of each given rule. So the
-/// order of the given rules does not change the zone.
-pub fn in_order(rules: Vec<impl Into<CanonicalRule>>) -> (Vec<CanonicalRule>, Vec<u32>) {
-    let given: Vec<CanonicalRule> = rules.into_iter().map(Into::into).collect();
-    let mut ordered = given.clone();
-    ordered.sort_by(|a, b| a.canonical.cmp(&b.canonical));
-    ordered.dedup_by(|a, b| a.canonical == b.canonical);
-    let place =
-        |rule: &CanonicalRule| ordered.partition_point(|other| other.canonical < rule.canonical) as u32;
-    let places = given.iter().map(place).collect();
-    (ordered, places)
+/// The number of names that are listed; `None` if a rule does not exist.
+fn listed(names: &ZoneNames, rules: &RuleTable, is_exception: impl Fn(u32) -> bool) -> Option<usize> {
+    let mut sides = names.scopes().flat_map(|scope| [scope.at, scope.under]).flatten();
+    let has_all = sides.all(|(_, rule)| (rule as usize) < rules.all().len());
+    has_all.then(|| names.listed(is_exception))
 }
 
 /// A seed for hashes that clients cannot predict.

@@ -153,7 +153,7 @@ fn rule_of_exceptions(exceptions: Exceptions, format: Format) -> u32 {
 
 /// Passes the names of accepted lines to the compiler.
 struct Collector<'a> {
-    compiler: Compiler,
+    compiler: Compiler<'static>,
     guard: &'a NameGuard,
     /// The rule of exceptions.
     exception: u32,

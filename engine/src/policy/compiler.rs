@@ -14,12 +14,13 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use super::difference::Difference;
 use super::names::{Footer, MAX_SEGMENTS_BITS, Names, SEED};
 use super::partitions::{Item, Partitions};
+use super::ranges::Ranges;
 use super::segment::{self, Record, SegmentHeader};
 use super::sorter::{Sorted, Sorter};
 use super::symbols::{Encoder, Symbols};
 use super::writer::{Batch, Writer};
 pub use super::writer::{CompileError, Destination};
-use super::{Match, Scope};
+use super::{CanonicalRule, Match, Scope};
 use crate::name::{Name, Walk};
 
 /// Bytes of names per segment.
@@ -39,6 +40,8 @@ pub struct Compiled {
     pub difference: Option<Difference>,
     /// Names that were chosen for their hashes. They are not in `names`.
     pub aside: Aside,
+    /// Of a zone of orders: the digests of its names, without those that were set aside.
+    pub ranges: Ranges,
 }
 
 /// Names with their hashes and scopes.
@@ -54,33 +57,34 @@ pub struct Origin {
     pub shares_line: bool,
 }
 
-pub struct Compiler {
+pub struct Compiler<'a> {
     partitions: Partitions,
     walk: Walk,
     name_labels: usize,
     /// The fewest and the most labels of a name.
     labels: (usize, usize),
-    sets_aside: bool,
+    /// Of a zone of orders.
+    rules: Option<&'a [CanonicalRule]>,
 }
 
-impl Compiler {
+impl<'a> Compiler<'a> {
     /// For a list of about `expected` bytes. Temporary data is stored in an unnamed file in
     /// `folder`.
-    pub fn new(expected: u64, folder: PathBuf) -> Compiler {
+    pub fn new(expected: u64, folder: PathBuf) -> Compiler<'a> {
         let bits = (expected / SEGMENT + 1).next_power_of_two().trailing_zeros().min(MAX_SEGMENTS_BITS);
         Compiler {
             partitions: Partitions::new(bits, folder),
             walk: Walk::new(&Name::root(), SEED),
             name_labels: 0,
             labels: (usize::MAX, 0),
-            sets_aside: false,
+            rules: None,
         }
     }
 
-    /// Sets names aside that were chosen for their hashes, instead of rejecting the list.
-    pub fn setting_aside(mut self) -> Compiler {
-        self.sets_aside = true;
-        self
+    /// For a zone of orders with these rules. It sets names aside that were chosen for their hashes,
+    /// instead of rejecting the list.
+    pub fn of_orders(expected: u64, folder: PathBuf, rules: &'a [CanonicalRule]) -> Compiler<'a> {
+        Compiler { rules: Some(rules), ..Compiler::new(expected, folder) }
     }
 
     /// Takes the name of the next entry. Returns the hashes of its suffixes.
@@ -124,8 +128,10 @@ impl Compiler {
         let symbols = encoder.symbols().clone();
         let (send, receive) = sync_channel(1);
         let (written, made) = std::thread::scope(|threads| {
-            let writer = threads.spawn(|| Writer::new(&symbols, bits, &into, before)?.run(receive));
-            let mut maker = Maker { bits, encoder: &encoder, sets_aside: self.sets_aside, aside: Vec::new() };
+            let writer =
+                threads.spawn(|| Writer::new(&symbols, bits, &into, before, self.rules)?.run(receive));
+            let sets_aside = self.rules.is_some();
+            let mut maker = Maker { bits, encoder: &encoder, sets_aside, aside: Vec::new() };
             let made = maker.make(first, &mut self.partitions, &mut sorter, send).map(|()| maker.aside);
             (writer.join().expect("a writer does not panic"), made)
         });
@@ -146,8 +152,8 @@ impl Compiler {
         };
         let (accepted, repaired, duplicate) = sorter.lines.counted();
         let repeats = sorter.lines.repeats.into_sorted_vec();
-        let (names, difference) = written.finish(footer)?;
-        Ok(Compiled { names, accepted, repaired, duplicate, repeats, difference, aside })
+        let (names, difference, ranges) = written.finish(footer)?;
+        Ok(Compiled { names, accepted, repaired, duplicate, repeats, difference, aside, ranges })
     }
 }
 

@@ -6,6 +6,7 @@
 //! detected before use. The same list with the same options gives the same bytes on every machine.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -183,6 +184,25 @@ impl Names {
                     take(rank, &text, scope);
                 }
             });
+        }
+    }
+
+    /// The names with these ranks, with rank and scope, in the order of ranks.
+    pub fn each_of(&self, ranks: Range<u64>, mut take: impl FnMut(u64, &Text, &Scope)) {
+        let mut text = Text::default();
+        let mut place = self.first_ranks.partition_point(|&first| first <= ranks.start).saturating_sub(1);
+        let mut next = ranks.start;
+        while next < ranks.end && place < self.footer.headers.len() {
+            let first = self.first_ranks[place];
+            let own = (next - first) as u32..(ranks.end - first).min(u64::from(u32::MAX)) as u32;
+            self.segment(place).each_of(own, |hit, codes| {
+                let (rank, Some(scope)) = (self.rank(place, hit), self.scope(hit)) else { return };
+                if self.footer.symbols.decode(codes, &mut text).is_some() {
+                    take(rank, &text, scope);
+                }
+            });
+            place += 1;
+            next = self.first_ranks.get(place).copied().unwrap_or(ranks.end);
         }
     }
 

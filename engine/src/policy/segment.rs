@@ -9,6 +9,8 @@
 //! Each segment is made in memory as a whole, so a list of any length is compiled and verified
 //! piece by piece. No code here panics or loops on foreign data.
 
+use std::ops::Range;
+
 use super::filter;
 use super::symbols::Encoder;
 use crate::name::Text;
@@ -144,6 +146,30 @@ impl<'a> Segment<'a> {
             let Some(bucket) = self.bucket(place) else { return };
             for (at, codes) in bucket.each().enumerate() {
                 take(Hit { scope: self.scope(&bucket, at), rank: bucket.first_rank + at as u32 }, codes);
+            }
+        }
+    }
+
+    /// The entries with these ranks, with their codes, in order.
+    pub fn each_of(&self, ranks: Range<u32>, mut take: impl FnMut(Hit, &'a [u8])) {
+        let (mut least, mut most) = (0, self.header.buckets as usize);
+        while most - least > 1 {
+            let middle = least.midpoint(most);
+            match self.indexed(middle) {
+                Some((_, before)) if before <= ranks.start => least = middle,
+                _ => most = middle,
+            }
+        }
+        for place in least..self.header.buckets as usize {
+            let Some(bucket) = self.bucket(place) else { return };
+            if bucket.first_rank >= ranks.end {
+                return;
+            }
+            for (at, codes) in bucket.each().enumerate() {
+                let rank = bucket.first_rank + at as u32;
+                if ranks.contains(&rank) {
+                    take(Hit { scope: self.scope(&bucket, at), rank }, codes);
+                }
             }
         }
     }

@@ -206,7 +206,7 @@ impl Snapshot {
         let addresses = self.nat64.with_embedded(address);
         let holds = |zone: &PolicyZone| addresses.clone().any(|address| zone.addresses.contains(address));
         zones.find_map(|(place, (zone, _))| {
-            let rule = zone.rules.first().filter(|_| holds(zone))?;
+            let rule = zone.rules.all().first().filter(|_| holds(zone))?;
             let decision = Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule })?;
             decision.holds(evaluation.transport).then_some(decision)
         })
@@ -407,12 +407,12 @@ impl PolicyZone {
     }
 
     fn denies_below(&self, scope: &Scope) -> bool {
-        scope.under.is_some_and(|(_, rule)| self.rules[rule as usize].is(Action::Nxdomain))
+        scope.under.is_some_and(|(_, rule)| self.rules.all()[rule as usize].is(Action::Nxdomain))
     }
 
     fn says_nxdomain(&self, scope: &Scope) -> bool {
         let sides = [scope.at, scope.under];
-        sides.iter().flatten().any(|(_, rule)| self.rules[*rule as usize].is(Action::Nxdomain))
+        sides.iter().flatten().any(|(_, rule)| self.rules.all()[*rule as usize].is(Action::Nxdomain))
     }
 
     /// Every wanted owner, with the hashes of its suffixes.
@@ -430,7 +430,7 @@ impl PolicyZone {
     /// entry is no exception: over TCP, the later zone decides.
     fn is_exception(&self, scope: &Scope, denial: Denial) -> bool {
         let mut sides = [scope.at, scope.under].into_iter().flatten();
-        let is_tcp_only = |(_, rule): (Match, u32)| self.rules[rule as usize].is(Action::Truncate);
+        let is_tcp_only = |(_, rule): (Match, u32)| self.rules.all()[rule as usize].is(Action::Truncate);
         !self.denies_below(scope) && (denial == Denial::Itself || !sides.all(is_tcp_only))
     }
 
@@ -441,7 +441,7 @@ impl PolicyZone {
     /// The hashes of all names above an exception. Computed once per zone. If two names have the
     /// same hash, a response is NODATA instead of NXDOMAIN.
     fn above_exceptions(&self, denial: Denial) -> &HashSet<u64> {
-        let is_same = !self.rules.iter().any(|rule| rule.is(Action::Truncate));
+        let is_same = !self.rules.all().iter().any(|rule| rule.is(Action::Truncate));
         let made = &self.above_exceptions[if is_same { 0 } else { denial as usize }];
         made.get_or_init(|| {
             let mut above = HashSet::new();

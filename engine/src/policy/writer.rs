@@ -11,12 +11,13 @@ use std::sync::mpsc::Receiver;
 
 use sha2::{Digest, Sha256};
 
-use super::Scope;
 use super::difference::{Comparison, Difference};
 use super::names::{EntriesDigest, Footer, Names, SEED, Unusable};
+use super::ranges::{Ranges, RangesMaker};
 use super::segment::{Hit, LocalHash, Segment, SegmentHeader};
 use super::sorter::Sorted;
 use super::symbols::Symbols;
+use super::{CanonicalRule, Scope};
 use crate::name::{Name, Text, Walk};
 
 /// Every Nth name of a long list also verifies that three unlisted names are not found.
@@ -76,6 +77,7 @@ pub struct Writer<'a> {
     sink: Sink<'a>,
     sha256: Sha256,
     digest: EntriesDigest,
+    ranges: Option<RangesMaker<'a>>,
     written: u64,
     entries: usize,
     pub headers: Vec<SegmentHeader>,
@@ -95,6 +97,7 @@ impl<'a> Writer<'a> {
         bits: u32,
         into: &Destination<'a>,
         before: Option<Arc<Names>>,
+        rules: Option<&'a [CanonicalRule]>,
     ) -> Result<Writer<'a>, CompileError> {
         let sink = match into {
             Destination::Memory => Sink::Memory(Vec::new()),
@@ -106,6 +109,7 @@ impl<'a> Writer<'a> {
             sink,
             sha256: Sha256::new(),
             digest: EntriesDigest::default(),
+            ranges: rules.map(RangesMaker::new),
             written: 0,
             entries: 0,
             headers: Vec::new(),
@@ -137,7 +141,10 @@ impl<'a> Writer<'a> {
                 return Err(CompileError::NotVerified);
             }
             let scope = &batch.scopes[record.scope as usize];
-            self.digest.add(record.text, *scope);
+            match &mut self.ranges {
+                Some(ranges) => ranges.add(record.hash, record.text, scope),
+                None => self.digest.add(record.text, *scope),
+            }
             if let Some(comparison) = &mut self.comparison {
                 comparison.take(record.hash, &text, scope);
             }
@@ -172,7 +179,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends the footer. A file gets its name only when it is complete.
-    pub fn finish(mut self, mut footer: Footer) -> Result<(Names, Option<Difference>), CompileError> {
+    pub fn finish(mut self, mut footer: Footer) -> Result<(Names, Option<Difference>, Ranges), CompileError> {
         footer.digest = std::mem::take(&mut self.digest).finish();
         self.write(&footer.to_bytes())?;
         let sha256: [u8; 32] = std::mem::take(&mut self.sha256).finalize().into();
@@ -191,7 +198,8 @@ impl<'a> Writer<'a> {
             Unusable::Corrupt | Unusable::Foreign => CompileError::NotVerified,
         })?;
         verify_unlisted(&names, self.unlisted)?;
-        Ok((names, self.comparison.map(Comparison::finish)))
+        let ranges = self.ranges.map(RangesMaker::finish).unwrap_or_default();
+        Ok((names, self.comparison.map(Comparison::finish), ranges))
     }
 }
 

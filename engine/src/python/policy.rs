@@ -85,7 +85,7 @@ impl PolicyZone {
     /// The first rule applies to listed names, the others to exceptions.
     #[staticmethod]
     fn from_names(name: &str, names: &lists::Names, rule: &Rule) -> PyResult<PolicyZone> {
-        let rules = vec![rule.0.rule.clone(), policy::Rule::Exemption, policy::Rule::passthru()];
+        let rules = vec![policy::Rule::clone(&rule.0), policy::Rule::Exemption, policy::Rule::passthru()];
         let zone = policy::PolicyZone::new(name, Arc::clone(&names.0), rules, &list::RULES_ARE_EXCEPTIONS);
         let zone = zone.ok_or_else(|| PyValueError::new_err("these names need other rules"))?;
         Ok(PolicyZone(Arc::new(zone)))
@@ -93,7 +93,7 @@ impl PolicyZone {
 
     #[staticmethod]
     fn from_triggers(py: Python<'_>, name: &str, names: &lists::Names, rule: &Rule) -> PyResult<PolicyZone> {
-        let (names, rule) = (Arc::clone(&names.0), rule.0.rule.clone());
+        let (names, rule) = (Arc::clone(&names.0), policy::Rule::clone(&rule.0));
         let zone = py.detach(|| policy::PolicyZone::of_triggers(name, rule, &names));
         let zone = zone.ok_or_else(|| PyValueError::new_err("a list of names, not of addresses"))?;
         Ok(PolicyZone(Arc::new(zone)))
@@ -101,7 +101,7 @@ impl PolicyZone {
 
     #[staticmethod]
     fn from_addresses(py: Python<'_>, name: &str, data: &[u8], rule: &Rule) -> PyResult<PolicyZone> {
-        let rule = rule.0.rule.clone();
+        let rule = policy::Rule::clone(&rule.0);
         compiled(py.detach(|| list::addresses(name, data, rule)))
     }
 
