@@ -5,6 +5,7 @@ Nothing waits for this: an order is durable, acknowledged and enforced before it
 
 import asyncio
 import base64
+import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -105,6 +106,8 @@ class Checkpoints:
                 facts = [PublishedCheckpoint(checkpoint.size, root)]
                 await publisher.note(facts, DAEMON)
                 self._recorded_at = utc_now()
+                with contextlib.suppress(OSError):  # they only take up space
+                    await asyncio.to_thread(recorder.signer.remove_old)
                 note = await asyncio.to_thread(recorder.checkpoint_now)
         except Refused as err:
             if self._tried == 0.0 or time.monotonic() - self._tried > RETRY_SECONDS:

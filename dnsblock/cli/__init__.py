@@ -65,13 +65,15 @@ def serve(config_path: Path, as_json: bool) -> None:
     from dnsblock.config_file import load
     from dnsblock.daemon import Daemon
     from dnsblock.log import set_up
-    from dnsblock.process import raise_descriptor_limit
+    from dnsblock.process import many_objects, raise_descriptor_limit
 
     raise_descriptor_limit()
     config = load(config_path)
     set_up(config.log, config.time_zone)
     show = _ready_json if as_json else _ready_human
-    asyncio.run(Daemon(config).run(show))
+    with many_objects():
+        daemon = Daemon(config)
+    asyncio.run(daemon.run(show))
 
 
 def _ready_json(daemon: "Daemon") -> None:

@@ -56,6 +56,10 @@ class Signer:
         self._folder.path.mkdir(mode=0o700, exist_ok=True)
         self._folder.keep(note, self.instance.public)
 
+    def remove_old(self) -> None:
+        """Removes old checkpoints from the state folder, except one for each day. Raises `OSError`."""
+        self._folder.remove_old(self.instance.public)
+
     def inclusion(self, n: int, size: int) -> tuple[bytes, ...]:
         """The proof that record `n`, from 1, is among the first `size` records."""
         return self._ledger().tree.inclusion(n - 1, size)

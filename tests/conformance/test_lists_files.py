@@ -65,8 +65,10 @@ def only_compiled(subject: Subject) -> Path:
 
 
 def files(subject: Subject) -> list[str]:
+    """The files in the state folder, but not the signed checkpoints: one may be written at any time."""
     state = subject.folder / "state"
-    return sorted(str(path.relative_to(state)) for path in state.rglob("*") if path.is_file())
+    found = [path.relative_to(state) for path in state.rglob("*") if path.is_file()]
+    return sorted(str(path) for path in found if path.parts[0] != "checkpoints")
 
 
 # ------- Compiled once -------

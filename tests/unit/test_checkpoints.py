@@ -17,7 +17,7 @@ from dnsblock.config_ledger import LedgerOptions
 from dnsblock.errors import Refused
 from dnsblock.orders.transparency import distribution
 from dnsblock.orders.transparency.distribution import Distributor, Place
-from dnsblock.orders.transparency.folder import CheckpointFolder, extends
+from dnsblock.orders.transparency.folder import DAY_SECONDS, KEPT, CheckpointFolder, extends
 from dnsblock.orders.transparency.instance import Instance
 from dnsblock.orders.transparency.merkle import Tree
 from dnsblock.signatures.notes import Checkpoint, SignedCheckpoint, VerifierKey
@@ -103,6 +103,21 @@ def test_a_folder_keeps_one_file_for_each_checkpoint(instance: Instance, tmp_pat
 def cosigned_by(witness: RealWitness, signed: SignedCheckpoint) -> SignedCheckpoint:
     _, _, line = witness.add_checkpoint(f"old 0\n\n{signed}".encode())
     return SignedCheckpoint.from_bytes(str(signed).encode() + line)
+
+
+def test_old_checkpoints_are_removed_except_the_last_of_each_day(instance: Instance, tmp_path: Path):
+    """Each order has a checkpoint: ten thousand files prove no more than one a day."""
+    folder, tree = CheckpointFolder(tmp_path / "checkpoints"), tree_of(KEPT + 6)
+    folder.path.mkdir()
+    other = Instance.load_or_create(tmp_path / "checkpoints")
+    foreign = folder.keep(note(other, tree, 1), other.public)
+    paths = [folder.keep(note(instance, tree, size), instance.public) for size in range(1, tree.size + 1)]
+    for path, day in zip(paths, (1, 1, 1, 2, 2, 3), strict=False):
+        os.utime(path, (day * DAY_SECONDS + 1, day * DAY_SECONDS + 1))
+    folder.remove_old(instance.public)
+    assert {found.path for found in folder.found()} == {foreign, paths[2], paths[4], *paths[5:]}
+    folder.remove_old(instance.public)
+    assert {found.path for found in folder.found()} == {foreign, paths[2], paths[4], *paths[5:]}
 
 
 def test_a_cut_or_rewritten_ledger_contradicts_its_checkpoints(instance: Instance, tmp_path: Path):

@@ -16,6 +16,8 @@ from dnsblock.orders.transparency.merkle import Tree
 from dnsblock.signatures.notes import MAX_NOTE_BYTES, Checkpoint, NotANote, SignedCheckpoint
 
 NAME = "checkpoints"  # in the state folder
+KEPT = 100  # the last checkpoints, which `remove_old` leaves
+DAY_SECONDS = 86_400
 _FILE = re.compile(r"([0-9a-f]{8})-([0-9]{12,19})-[0-9a-f]{8}\.checkpoint")
 
 
@@ -70,6 +72,19 @@ class CheckpointFolder:
         matches.sort(key=lambda match: (-int(match[2]), match[0]))
         for match in matches:
             yield Found(self.path / match[0], match[1], int(match[2]))
+
+    def remove_old(self, public: bytes) -> None:
+        """Removes old checkpoints of a key, except the last of each day (UTC). Raises `OSError`.
+
+        There is one for each order and receipt, and a later one proves all that an earlier one did.
+        """
+        own = [found.path for found in self.found() if found.key == identifier(public)]
+        days: set[int] = set()
+        for path in own[KEPT:]:  # those with the most records come first
+            day = int(path.stat().st_mtime // DAY_SECONDS)
+            if day in days:
+                path.unlink()
+            days.add(day)
 
     def contradiction(
         self, tree: Tree, public: bytes | None, is_accepted: Callable[[Checkpoint], bool]
