@@ -37,12 +37,14 @@ def test_the_commands_of_the_page_make_and_verify_two_signatures(tmp_path: Path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    make, show, sign, second, verify, alone, split = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
+    scripts = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
+    make, show, sign, second, compare, verify, alone, split = scripts
     for name in ("budi", "sari"):
         run(make.replace("budi", name))
         with (tmp_path / "kominfo.allowed_signers").open("a") as keys:
             keys.write(f"{name}@kominfo.go.id {(tmp_path / name).with_suffix('.pub').read_text()}")
     fingerprint = run(show).split()[1]
+    assert fingerprint in run(compare).splitlines()[0]
     assert fingerprint in run(sign)
     assert "now has 2 signatures" in run(second)
     shown = run(verify)
