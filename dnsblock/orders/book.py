@@ -7,6 +7,7 @@ would return. Then the acknowledged records are enforced, from the copy or from 
 until the operator accepts the current ledger.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -196,9 +197,19 @@ class Book:
         with self._writing:
             self._watch()
 
+    @property
+    def is_touched(self) -> bool:
+        """Whether the file is not as this process has read or left it, perhaps since it is writing."""
+        return not self._real.is_read_only and not self._real.is_untouched()
+
     def _watch(self) -> None:
         real = self._real
-        if self.mismatch is not None or real.is_read_only or real.is_untouched():
+        if not self.is_touched:
+            return
+        if self.mismatch is not None:
+            with contextlib.suppress(OSError):  # it is still missing
+                self._real = real.reopened()
+                self.mismatch = self.mismatch.now(real, self._real, self.ledger.content)
             return
         try:
             found = real.reopened()
@@ -302,6 +313,7 @@ class Book:
             self._real.append([fact], by, self.clock.wall())
             self.clock.accept()
             return
+        self._accept_only_what_was_shown()
         if self._real.damage is not None:
             raise Refused([self._real.damage])
         self._real.repair()
@@ -315,6 +327,12 @@ class Book:
         self.checkpoint.keep(replace(content, ledger=position, root=root, at=self.clock.now()))
         self.ledger, self.mismatch = self._real, None
         self._renew_copy()
+
+    def _accept_only_what_was_shown(self) -> None:
+        if self.is_touched:
+            self.watch()
+            again = "was changed again: see in `dnsblock status` what is missing now, and repeat the command"
+            raise Refused([Problem(str(self._folder / FILE), None, "", again)])
 
     def _put_copy_aside(self) -> None:
         """Keeps the discarded records as evidence of the blocks that were in force."""

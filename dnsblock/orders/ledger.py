@@ -161,6 +161,7 @@ class Ledger:
         Raises `OSError`. A record of a newer dnsblock counts as damage.
         """
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        seen = _identity(os.fstat(file))  # before it is read: a change meanwhile must be noticed
         try:
             content = read(self.path)
         except Refused as err:
@@ -171,6 +172,7 @@ class Ledger:
         if self._file is not None:
             os.close(self._file)
         ledger = Ledger(self._folder, content, file=file, lock=self._lock)
+        ledger._seen = seen
         self._file = self._lock = None
         return ledger
 

@@ -1,7 +1,7 @@
 """A ledger that contradicts what is known about it: the reasons, the missing records, and what is served."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dnsblock.errors import Problem, Refused
@@ -20,6 +20,13 @@ class Mismatch:
     missing: tuple[Record, ...]  # acknowledged records that are not in the ledger, if they are known
     known: int = 0  # the number of records that there must be
     checkpoint: LostCheckpoint | None = None  # a signed checkpoint that the ledger does not extend
+
+    def now(self, before: Ledger, real: Ledger, served: Content) -> "Mismatch":
+        """The same, after somebody has changed the ledger again: it was `before`, and is `real` now."""
+        reasons = [reason for reason in self.reasons if reason != str(before.damage)]
+        reasons += [] if real.damage is None else [str(real.damage)]
+        missing = tuple(served.records[_same(real, served) :])
+        return replace(self, reasons=tuple(reasons), found=real.position, missing=missing)
 
     def __str__(self) -> str:
         found = f"{'; '.join(self.reasons)}; the ledger contains {_phrase(self.found)}"
@@ -48,11 +55,6 @@ def mismatch_of(
     acknowledged: Position | None,
 ) -> Mismatch:
     """The mismatch of the ledger on the disk, while other records are served."""
-    same = 0
-    for mine, other in zip(real.hashes, served.hashes, strict=False):
-        if mine != other:
-            break
-        same += 1
     highest = max(claims, key=lambda claim: claim.records, default=None)
     if highest is not None and not highest.is_signed:
         acknowledged = Position(highest.records, highest.last)
@@ -62,10 +64,17 @@ def mismatch_of(
         reasons=tuple(reasons),
         acknowledged=acknowledged,
         found=real.position,
-        missing=tuple(served.records[same:]),
+        missing=tuple(served.records[_same(real, served) :]),
         known=0 if highest is None else highest.records,
         checkpoint=max(lost, key=lambda one: one.records, default=None),
     )
+
+
+def _same(real: Ledger, served: Content) -> int:
+    """The number of records at the beginning that are the same."""
+    pairs = enumerate(zip(real.hashes, served.hashes, strict=False))
+    shorter = min(len(real.hashes), len(served.hashes))
+    return next((number for number, (mine, other) in pairs if mine != other), shorter)
 
 
 def acknowledged(

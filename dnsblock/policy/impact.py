@@ -9,6 +9,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from tempfile import NamedTemporaryFile
@@ -99,7 +100,7 @@ def compile_candidate(
         if match is not None:
             reason = "match belongs to a list: an order says itself what its entries match"
             raise Refused([Problem(file, None, match, reason)])
-        candidate = Candidate(_of_order(parse(file, data), config))
+        candidate = candidate_of(parse(file, data), config)
     else:
         candidate = _of_names(file, data, _options(match, config, source))
     if candidate.zone.entries == 0:
@@ -110,7 +111,8 @@ def compile_candidate(
 
 def candidate_of(order: Order, config: Config) -> Candidate:
     """Compiles the zone of an order in the ledger, such as a notice. Raises `Refused`."""
-    return Candidate(_of_order(order, config))
+    passed_over = Counter(one.code.lower() for one in order.refused if one.index is not None)
+    return Candidate(_of_order(order, config), passed_over)
 
 
 _NAME = "impact"

@@ -111,7 +111,7 @@ class Recorder:
     @property
     def is_touched(self) -> bool:
         """Whether the file of the ledger is not as this process has left it, perhaps since it is writing."""
-        return self.mismatch is None and not self._book.ledger.is_untouched()
+        return self._book.is_touched
 
     def watch(self) -> None:
         """Finds out whether somebody else has changed the file of the ledger. Logs a new mismatch.

@@ -53,6 +53,7 @@ def test_serve_says_once_when_it_is_ready(running: Subject, shared_upstream: Stu
         "pid",
         "listening",
         "metrics",
+        "api",
         "control",
         "serial",
         "digest",

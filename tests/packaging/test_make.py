@@ -128,6 +128,7 @@ def test_help_lists_every_target_for_people():
     listed = {line.split()[0] for line in done.stdout.splitlines()}
     targets = {
         "bench",
+        "bench-orders",
         "build",
         "check",
         "clean",
@@ -135,7 +136,9 @@ def test_help_lists_every_target_for_people():
         "fuzz",
         "help",
         "install",
+        "kills",
         "offline",
+        "openapi",
         "restarts",
         "run",
         "setup",

@@ -111,6 +111,27 @@ def test_a_change_after_the_check_is_noticed_when_the_record_is_written(book: Bo
         book.ledger.append([Stopped(9)], DAEMON, NOW)
 
 
+def test_what_changed_again_after_a_mismatch_is_shown_before_it_is_accepted(book: Book, state: Path):
+    """The operator accepts what `status` has shown, and is never locked out."""
+    path = state / "ledger.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(line + b"\n" for line in lines(state)[:3]))
+    book.watch()
+    assert book.mismatch is not None
+    assert [record.n for record in book.mismatch.missing] == [4, 5]
+    path.write_bytes(whole[:-9])
+    with pytest.raises(Refused, match="was changed again"):
+        book.accept_restore("a backup", DAEMON, lambda: None)
+    assert [record.n for record in book.mismatch.missing] == [5]
+    path.write_bytes(whole)
+    book.watch()
+    assert book.mismatch.missing == ()
+    book.accept_restore("a backup", DAEMON, lambda: None)
+    assert book.mismatch is None
+    grow(book, 1)
+    assert lines(state)[:5] == whole.splitlines()
+
+
 def test_a_copy_of_the_same_content_is_used(book: Book, state: Path):
     """A restore of the same file; records go on into the file that has the name."""
     (state / "copy").write_bytes((state / "ledger.jsonl").read_bytes())
