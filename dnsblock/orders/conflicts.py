@@ -63,7 +63,8 @@ class Together:
         if issuer not in self._issuers:
             orders = self._known.of(issuer)
             # An order that opens names may have a wrong number, and applies anyway.
-            first = next((one for one in orders.orders if not one.is_lifting), None)
+            # An annulled order without a number was a mistake. Those with one keep their numbers.
+            first = next((one for one in orders.orders if _shows_numbering(one)), None)
             is_numbered = None if first is None else first.seq is not None
             rotations = [one for one in orders.orders if one.keys is not None and one.annulled is None]
             self._issuers[issuer] = _Own(orders.chain.copy(), is_numbered, rotations)
@@ -173,6 +174,10 @@ class Together:
             exactly = {(entry.name, entry.match) for entry in order.entries}
             self._names[key] = {*exactly, *((entry.name, None) for entry in order.entries)}
         return self._names[key]
+
+
+def _shows_numbering(order: Order) -> bool:
+    return not order.is_lifting and (order.annulled is None or order.seq is not None)
 
 
 def wrong_links(orders: Orders) -> Iterator[Problem]:

@@ -24,6 +24,15 @@ def test_an_issuer_goes_on_with_its_numbers_after_its_only_order_was_annulled(re
     assert registry.in_force() == ["t.example of b-2"]
 
 
+def test_an_order_without_seq_that_was_annulled_does_not_forbid_numbers(registry: Registry):
+    """The issuer forgot the number. It sends the corrected order with one."""
+    registry.submit(block("b-1", "t.example"))
+    assert codes(registry.submit(block("b-2", "t.example", seq=1))) == ["WRONG_SEQ"]
+    registry.annul("b-1")
+    assert registry.submit(block("b-2", "t.example", seq=1)) == []
+    assert registry.in_force() == ["t.example of b-2"]
+
+
 def test_an_issuer_goes_on_with_its_numbers_after_its_last_order_was_annulled(registry: Registry):
     """Otherwise all its later blocks would be refused."""
     first = block("b-1", "t.example", seq=1)
