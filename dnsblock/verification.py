@@ -110,7 +110,7 @@ def _in_effect(state: State, config: Config) -> Iterator[InEffect]:
         if issuer in issuers and now.action in _ACTIONS and now.state in _STATES:
             order = own.orders.lives[sha256].order
             key = Key(issuer, order.order_id, sha256)
-            yield InEffect(key, now.entries, order.verified_at is not None)
+            yield InEffect(key, now.entries, order.verified_at is not None, now.in_force)
 
 
 def _references(config: Config) -> list[Server]:

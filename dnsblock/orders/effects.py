@@ -6,6 +6,7 @@ from pathlib import PurePath
 from dnsblock.errors import shown
 from dnsblock.orders.facts import Activated, Expired, Lifted, Refusal
 from dnsblock.orders.intake import RefusedDocument
+from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.state import OrderState, State
 
@@ -39,6 +40,13 @@ def effects_of(state: State, former: State | None, known: Orders, serial: int) -
                 yield effect
 
 
+def _is_recorded(order: Order) -> bool:
+    """Whether the ledger has that all its entries took effect, those that were released later too."""
+    if order.activated_at is None or order.ended_at is not None:
+        return False
+    return all(one.at <= order.activated_at for one in order.judgement.releases)
+
+
 def _effect(state: OrderState, known: Orders, serial: int) -> Effect | None:
     order = known.by_digest.get(state.sha256)
     if order is None:
@@ -46,8 +54,7 @@ def _effect(state: OrderState, known: Orders, serial: int) -> Effect | None:
     facts = (state.issuer, state.order_id)
     is_lifting = state.action in ("unblock", "revoke") and state.state in ("active", "verified")
     if state.in_force or is_lifting:
-        is_recorded = order.enforced_at is not None and order.ended_at is None
-        return None if is_recorded else Activated(*facts, state.in_force or state.entries, serial)
+        return None if _is_recorded(order) else Activated(*facts, state.in_force or state.entries, serial)
     if order.enforced_at is None or order.ended_at is not None:
         return None
     if state.state == "expired":

@@ -46,6 +46,7 @@ class Judged:
         releases = before.releases
         if freed := tuple(sorted(before.idle - now.idle)):
             releases = (*releases, Release(at, by, "more signatures", freed))
+            order = replace(order, verified_at=None)  # no probe has queried the released names yet
         approved_at = at if before.is_proposed and not now.is_proposed else before.approved_at
         whole = replace(now, releases=releases, passes_gap=before.passes_gap, approved_at=approved_at)
         return replace(order, judgement=whole.with_verdicts(now.verdicts), refused=refused)

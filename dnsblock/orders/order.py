@@ -34,7 +34,7 @@ from dnsblock.orders.schema import (
     TargetFields,
 )
 from dnsblock.orders.spelling import read_name
-from dnsblock.orders.verdict import ACCEPTED, Judgement
+from dnsblock.orders.verdict import ACCEPTED, Judgement, Release
 from dnsblock.principal import Principal
 
 MAX_DOCUMENT_BYTES = 1 << 20
@@ -152,6 +152,7 @@ class Order:
     received_at: datetime | None = None  # when it was accepted into the ledger
     accepted_n: int | None = None  # the number of the record that accepted it
     enforced_at: datetime | None = None  # when the engine first answered by it
+    activated_at: datetime | None = None  # when it was recorded last that entries took effect
     ended_at: datetime | None = None  # when the engine no longer answered by it
     source: Source | None = field(default=None, repr=False, compare=False)
 
@@ -169,6 +170,10 @@ class Order:
     def own(self) -> "Order":
         """The order as its document says, without the entries of its notice."""
         return replace(self, entries=()) if self.borrows else self
+
+    def released(self, release: Release) -> "Order":
+        """The order after a release. No probe has queried the released names yet."""
+        return replace(self, judgement=self.judgement.released(release), verified_at=None)
 
     @property
     def is_lifting(self) -> bool:

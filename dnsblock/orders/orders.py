@@ -128,8 +128,7 @@ class Orders:
             order = orders.of(one.issuer).order(one.order_id)
             if order is None:
                 raise Refused([_unknown(one.issuer, one.order_id)])
-            release = Release(at, by, one.reason, one.entries)
-            orders = orders.putting(replace(order, judgement=order.judgement.released(release)))
+            orders = orders.putting(order.released(Release(at, by, one.reason, one.entries)))
         return orders
 
 
@@ -189,12 +188,12 @@ def _applied(fact: _Later, order: Order, record: Record) -> Order:
         case Annulment():
             return replace(order, annulled=Annulled(record.at, record.by, fact.reason, record.n))
         case Approval():
-            release = Release(record.at, record.by, fact.reason, fact.entries)
-            return replace(order, judgement=order.judgement.released(release))
+            return order.released(Release(record.at, record.by, fact.reason, fact.entries))
         case Verified():
             return replace(order, verified_at=record.at)
         case Activated():
-            return replace(order, enforced_at=order.enforced_at or record.at, ended_at=None)
+            first = order.enforced_at or record.at
+            return replace(order, enforced_at=first, activated_at=record.at, ended_at=None)
         case Lifted() | Expired():
             return replace(order, ended_at=record.at)
 

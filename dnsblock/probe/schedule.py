@@ -51,6 +51,7 @@ class InEffect(NamedTuple):
     key: Key
     entries: int
     is_verified: bool
+    in_force: int = 0  # entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ class Scheduler:
         try:
             before = self._counts.outcomes.get(key)
             also = {entry for _, entry, _ in before.missed} if before is not None else set()
-            serial = self._source.serial
+            serial, in_force = self._source.serial, self._in_force(key)
             job = await asyncio.to_thread(self._source.job, key, also)
             if job is None or not job.plan.checks:
                 plan.at = time.monotonic() + MAX_RETRY_SECONDS
@@ -220,7 +221,7 @@ class Scheduler:
                 return
             evidence = await run(job.plan, job.order, job.setup)
             self._counts.queries += evidence.queries
-            if not self._is_overtaken(key, plan, evidence, serial):
+            if in_force == self._in_force(key) and not self._is_overtaken(key, plan, evidence, serial):
                 await self._note(key, plan, evidence, before)
         except (LedgerUnwritable, Refused) as err:
             event(logging.ERROR, f"the probe of {_what(key)} could not be recorded: {err}")
@@ -232,9 +233,13 @@ class Scheduler:
         finally:
             self._running.discard(key)
 
+    def _in_force(self, key: Key) -> int | None:
+        """The entries of an order in force. If they change during a probe, it is not about all of them."""
+        return next((one.in_force for one in self._source.orders() if one.key == key), None)
+
     def _is_overtaken(self, key: Key, plan: When, evidence: Evidence, serial: int) -> bool:
         """Whether a change of what is enforced may explain the misses: the names are probed again soon."""
-        if key != OPEN and all(one.key != key for one in self._source.orders()):
+        if key != OPEN and self._in_force(key) is None:
             return True
         if not evidence.missed or serial == self._source.serial or plan.overtaken >= MAX_OVERTAKEN:
             plan.overtaken = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dnsblock.orders.effects import effects_of
-from dnsblock.orders.facts import Annulment, Lifted
+from dnsblock.orders.facts import Annulment, Lifted, Verified
 from dnsblock.orders.state import State, derive
 
 from .helpers import block
@@ -43,6 +43,23 @@ def test_the_end_of_an_annulled_order_is_recorded_once(daemon: Daemon):
     assert registry.orders.of("a").latest("b-1").order.ended_at is not None
     for _ in range(2):
         assert daemon.publish(is_restarted=True) == []
+
+
+def test_entries_that_are_released_later_are_activated_and_verified_again(daemon: Daemon):
+    """Otherwise nothing would prove when they took effect, and `verified` would be about other names."""
+    registry = daemon.registry
+    registry.submit(block("b-1", "t.example", "pages.dev"))
+    assert daemon.publish() == ["activated b-1"]
+    registry.record([Verified("a", "b-1", ("192.0.2.1:53",))])
+    assert registry.state("b-1") == "verified"
+    enforced_at = registry.orders.of("a").order("b-1").enforced_at
+    registry.approve("b-1", "pages.dev")
+    assert registry.state("b-1") == "active"
+    assert daemon.publish() == ["activated b-1"]
+    assert daemon.publish(is_restarted=True) == []
+    order = registry.orders.of("a").order("b-1")
+    assert order.verified_at is None
+    assert order.enforced_at == enforced_at
 
 
 def test_an_event_of_an_annulled_order_says_nothing_about_the_next_one_with_its_number(daemon: Daemon):
