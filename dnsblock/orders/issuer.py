@@ -166,7 +166,7 @@ class _Draft:
                 self._aims[order.sha256, target.order_id] = self._meant(target.order_id, order)
         affected = [] if is_in_chain else self._chain.add(order)
         life = self._lives[order.sha256]
-        self._set(replace(life, standing=self._standing(order)))
+        self._set(replace(life, standing=self._standing(order), notes=tuple(self._missing(order))))
         self._end_targets(order, is_new=True)
         for other in {one.sha256: one for one in affected if one.sha256 != order.sha256}.values():
             self.stand(other.sha256)
@@ -195,9 +195,11 @@ class _Draft:
     def stand(self, sha256: str) -> None:
         """Whether an order is enforced, after others came. If that has changed, its targets end or return."""
         life = self._lives[sha256]
-        standing = self._standing(life.order)
+        standing, notes = self._standing(life.order), tuple(self._missing(life.order))
+        if notes != life.notes:
+            self._set(replace(life, notes=notes))
         if standing != life.standing:
-            self._set(replace(life, standing=standing))
+            self._set(replace(self._lives[sha256], standing=standing))
             self._end_targets(life.order)
 
     def _set(self, life: Life) -> None:
@@ -217,6 +219,18 @@ class _Draft:
         # An approval releases an order after a gap. It does not bring back one that was replaced.
         is_free = verdict is None or (verdict[0] == "held" and order.judgement.passes_gap)
         return None if verdict is None or is_free else Standing(*verdict)
+
+    def _missing(self, order: Order) -> Iterator[str]:
+        """Notes on missing orders before one that opens names: it applies anyway."""
+        if not order.is_lifting or order.annulled is not None:
+            return
+        verdict = self._chain.verdict(order)
+        if verdict is not None and verdict[0] == "held" and self._standing(order) is None:
+            yield f"GAP: {verdict[1].removeprefix('HELD: ')}; this order applies anyway"
+        for target in order.targets:
+            if self._aims.get((order.sha256, target.order_id), "") is None:
+                number = target.order_id
+                yield f"UNKNOWN_ORDER: {number} has not been received: it will be ended when it comes"
 
     # ------- Ends -------
 

@@ -117,7 +117,7 @@ class Life:
     ends: _Ends = field(default_factory=lambda: _NO_ENDS)  # ends of single entries, by index
     named: int = 0  # of an order with targets: the entries that it names
     had_ended: int = 0  # of these: entries that something else had ended before
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # on orders that are missing, although this one applies
 
     def is_annulled(self, at: datetime) -> bool:
         """Whether the operator had annulled it by that time."""

@@ -43,6 +43,23 @@ def test_an_issuer_goes_on_with_its_numbers_after_its_last_order_was_annulled(re
     assert registry.in_force() == ["t.example of b-1", "u.example of b-3"]
 
 
+def test_an_unblock_after_a_gap_says_which_orders_are_missing(registry: Registry):
+    """It applies at once, and nobody would see otherwise that an order was withheld."""
+    first = block("b-1", "t.example", seq=1)
+    second = block("b-2", "u.example", seq=2, prev=sha256(first))
+    third = unblock("u-3", "b-1", seq=3, prev=sha256(second))
+    fourth = unblock("u-4", "b-2", seq=4, prev=sha256(third))
+    registry.submit(first)
+    registry.submit(third, fourth)
+    gap = "GAP: the order with seq 2 has not been received; this order applies anyway"
+    unknown = "UNKNOWN_ORDER: b-2 has not been received: it will be ended when it comes"
+    assert registry.states()["u-3"].notes == (gap,)
+    assert registry.states()["u-4"].notes == (gap, unknown)
+    registry.submit(second)
+    assert registry.states()["u-3"].notes == registry.states()["u-4"].notes == ()
+    assert registry.in_force() == []
+
+
 @pytest.mark.parametrize(
     "lifting", [unblock("u-1", "b-1", seq=7, prev="ab" * 32), exempt("e-1", "t.example", seq=1)]
 )
