@@ -286,11 +286,16 @@ def _print_refused_documents(refused: list[dict[str, Any]], config_path: Path) -
         return
     click.echo(f"refused documents: {len(refused):,} (every problem: dnsblock check -c {config_path})")
     rows = [
-        [one["file"], one["order_id"] or "-", f"{len(one['problems']):,}", one["problems"][0]["reason"]]
+        [one["file"], one["order_id"] or "-", f"{len(one['problems']):,}", _first_problem(one)]
         for one in refused[:FINDINGS_SHOWN]
     ]
     columns = ["document", "order", "problems", "first problem"]
     print_table(columns, rows, free={"first problem"})
+
+
+def _first_problem(refused: dict[str, Any]) -> str:
+    first = refused["problems"][0]
+    return f"'{first['value']}': {first['reason']}" if first["value"] else str(first["reason"])
 
 
 def _print_ledger(ledger: dict[str, Any], time_zone: str) -> None:
@@ -298,8 +303,8 @@ def _print_ledger(ledger: dict[str, Any], time_zone: str) -> None:
     if ledger["mismatch"]:
         click.echo("  ledger       NOT USED: to accept it, run `dnsblock log accept-restore --reason TEXT`")
         for one in ledger["mismatch"]["missing"]:
-            whose = f"{printable(one['order_id'] or '')} of {printable(one['issuer'] or 'the operator')}"
-            click.echo(f"    missing: record {one['n']}, {one['kind']} {whose}")
+            whose = f" {printable(one['order_id'])} of {printable(one['issuer'])}" if one["order_id"] else ""
+            click.echo(f"    missing: record {one['n']}, {one['kind']}{whose}")
     for place in ledger["checkpoint"]["places"]:
         if place["error"]:
             named = f"{place['kind']} {printable(place['name'])}"

@@ -61,20 +61,23 @@ def show(config_path: Path, as_json: bool, order_id: str | None, issuer: str | N
 
 
 def _by(value: dict[str, Any]) -> str:
-    named = value.get("user") or value.get("name")
+    named = value.get("user") or value.get("client")
     return str(named) if named else str(value.get("kind", ""))
 
 
 def _details(fields: dict[str, Any]) -> str:
-    """The rest of a record in one line: its plain values."""
+    """The rest of a record in one line: its plain values, and lists of texts."""
     envelope = {"version", "n", "kind", "at", "by", "issuer", "order_id", "prev_record", "digest"}
     long = {"document", "signatures", "entries_file"}
     shown = ((key, value) for key, value in fields.items() if key not in envelope | long)
-    return " ".join(
-        f"{key}={value}"
-        for key, value in shown
-        if isinstance(value, str | int) and not isinstance(value, bool)
-    )
+    texts = ((key, _text(value)) for key, value in shown)
+    return " ".join(f"{key}={text}" for key, text in texts if text)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ",".join(value)
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 # ------- verify -------

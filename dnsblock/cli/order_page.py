@@ -9,6 +9,7 @@ from dnsblock.cli.common import local_time, print_table
 from dnsblock.errors import printable
 
 SHOWN = 100  # entries
+TIMES = ("issued", "received", "effective", "enforced", "verified", "ended", "expires", "deadline")
 
 
 def print_order(one: dict[str, Any]) -> None:
@@ -43,7 +44,7 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "action", one["action"]
     yield "state", one["state"]
     yield "in force", f"{one['in_force']:,} of {one['entries']:,}"
-    for key in ("issued", "received", "effective", "enforced", "verified", "ended", "expires", "deadline"):
+    for key in (*TIMES, "review"):
         if one[f"{key}_at"] is not None:
             yield key, local_time(one[f"{key}_at"], zone)
     if one["breached"]:
@@ -58,6 +59,7 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if one["annulled"]:
         yield "annulled", f"by {one['annulled']['by']}: {one['annulled']['reason']}"
     yield from _words(one)
+    yield from _content(one)
     yield "sha256", one["sha256"]
     for note in one["notes"]:
         yield "note", note
@@ -80,6 +82,20 @@ def _words(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for earlier in one["notices"]:
         about = f": {earlier['about']}" if earlier["about"] else ""
         yield "asked before", f"{local_time(earlier['at'], one['time_zone'])} by {earlier['by']}{about}"
+
+
+def _content(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The parts of the document for programs, and the original letter."""
+    if one["document"]:
+        yield "document", " ".join(filter(None, (one["document"]["sha256"], one["document"]["uri"])))
+    if one["acks"]:
+        yield "acks", ", ".join(one["acks"])
+    for key in ("add", "remove"):
+        for line in (one["keys"] or {}).get(key, ()):
+            yield f"{key} key", line
+    if (stated := one["statement"]) is not None:
+        until = local_time(stated["valid_until"], one["time_zone"])
+        yield "statement", f"{stated['entries']:,} entries in force, valid until {until}"
     for target in one["targets"]:
         entries = "all entries" if target["entries"] is None else f"{target['entries']:,} entries"
         yield "ends", f"{target['order_id']} ({entries})"

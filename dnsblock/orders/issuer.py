@@ -17,7 +17,7 @@ from dnsblock.orders.life import End, Life, Standing
 from dnsblock.orders.order import ENDS, MAY_END, Order, Target, TargetEntry
 
 _PROPOSED = Standing("proposed", "PROPOSED: by a flagger; an officer of the issuer must sign it too")
-_NOTICE = Standing("notice", "NOTICE: not enforced until a block order refers to it")
+_NOTICE = Standing("notice", "NOTICE: enforces nothing itself; a block order that refers to it does")
 
 
 @dataclass(frozen=True, slots=True)

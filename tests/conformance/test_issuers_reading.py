@@ -115,6 +115,13 @@ def test_the_control_socket_serves_the_same_orders_of_all_issuers(started: Issue
     assert control.order(COURT, "84/2017")["issuer"] == COURT
 
 
+def test_log_show_names_the_client_that_sent_an_order(started: IssuersApi):
+    """Several clients may push the orders of one issuer."""
+    said = started.subject.cli("log show", "--order", "84/2017", "--issuer", COURT, as_json=False).stdout
+    received = next(line for line in said.splitlines() if " received " in line)
+    assert received.split()[5:8] == ["court", COURT, "84/2017"]
+
+
 SEGMENTS = st.sampled_from(
     [
         *("v1", "orders", "events", "receipt", ISSUER, COURT, "84%2F2017", "84%2f2017", "status", "annul"),

@@ -41,6 +41,18 @@ def test_a_document_that_a_reload_refuses_is_recorded_with_who_reloaded(subject:
     assert kinds(subject) == ["refused"]
 
 
+def test_order_show_prints_what_citizens_and_courts_may_ask_for(subject: Subject):
+    """docs/orders.md promises it."""
+    original = {"sha256": "ab" * 32, "uri": "https://ministry.example/84"}
+    fields = {"document": original, "review_at": "2030-01-01T00:00:00+07:00", "acks": ["POPULAR"]}
+    subject.start(orders=[block("B-1", ["t.example"], **fields)])
+    said = subject.cli("order show", "B-1", as_json=False).stdout
+    facts = dict(line.split(maxsplit=1) for line in said.splitlines() if line.startswith("  "))
+    assert facts["document"] == f"{original['sha256']} {original['uri']}"
+    assert facts["review"] == "2030-01-01 00:00:00 WIB"
+    assert facts["acks"] == "POPULAR"
+
+
 def test_receipts_at_the_same_time_are_all_given(subject: Subject):
     """Each of them stores a checkpoint of the ledger, perhaps the same one."""
     subject.start(orders=[block("B-1", ["t.example"])])
