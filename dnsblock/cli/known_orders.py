@@ -39,6 +39,8 @@ class KnownOrders:
         if self._form.get("no_seq"):
             return order, None
         if previous is None and self._own is not None:
+            if not self._own.lives:
+                return replace(order, seq=1), say("seq 1: the folder has no earlier order of this issuer")
             previous = previous_of(self._own)
         if previous is None and self._own is None and (answer := self._asked("last_order")) is not None:
             self._refuse_gap(answer["gap"])
@@ -61,6 +63,9 @@ class KnownOrders:
         written = self._form.get("valid_until")
         until = local_time(written, zone) if written else None
         if self._own is not None:
+            if not self._own.lives:
+                text = self._texts.say("the folder has no earlier order of this issuer")
+                raise Refused([Problem("--orders", None, str(self._form["orders"]), text)])
             content = content_of(self._own, order.issued_at)
             return with_statement(order, content.seq, content.entries, content.digest, until)
         stated = self._asked("statement", as_query(order.issued_at))

@@ -62,6 +62,9 @@ INDONESIAN: Mapping[str, str] = {
     "{} is written as {}": "{} ditulis sebagai {}",
     "without seq: no previous order is known (--after FILE), and no daemon can be reached":
         "tanpa seq: perintah sebelumnya tidak diketahui (--after FILE), dan daemon tidak terjangkau",
+    "seq 1: the folder has no earlier order of this issuer":
+        "seq 1: folder ini belum berisi perintah dari penerbit ini",
+    "the folder has no earlier order of this issuer": "folder ini belum berisi perintah dari penerbit ini",
     "without seq: the issuer does not number its orders": "tanpa seq: penerbit tidak menomori perintahnya",
     "the order with seq {} is missing on the server, so the last one is unknown: use --after FILE":
         "perintah dengan seq {} tidak ada di server, jadi yang terakhir tidak diketahui: pakai --after "

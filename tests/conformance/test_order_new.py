@@ -120,6 +120,19 @@ def test_numbers_follow_the_previous_order(desk: Desk):
     assert (said.code, desk.read("B-4")["seq"]) == (0, "4"), "the folder has the three before it"
 
 
+def test_the_first_order_in_an_empty_folder_has_the_first_number(desk: Desk):
+    """An issuer that numbers its orders must begin without a daemon, too."""
+    desk.file("names.txt", "one.example\n")
+    (desk.folder / "orders").mkdir()
+    said = desk.new("B-1", "block", "--names", "names.txt", "--orders", "orders")
+    assert (said.code, desk.read("B-1")["seq"]) == (0, "1"), said
+    assert "no earlier order of this issuer" in said.stderr
+    said = desk.new("S-1", "snapshot", "--orders", "orders")
+    assert (said.code, "no earlier order of this issuer" in said.stderr) == (4, True), (
+        "perhaps the wrong folder"
+    )
+
+
 @pytest.mark.parametrize(
     ("previous", "reason"),
     [

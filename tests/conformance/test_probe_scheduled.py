@@ -14,6 +14,7 @@ __all__ = ["start"]  # a fixture
 
 BLOCK = block("84/2017", ["one.example", "two.example"])
 UNBLOCK = unblock("95/2017", "84/2017")
+ENDS_E = [{"order_id": "E", "entries": "all"}]
 
 
 def states(subject: Subject) -> dict[str, str]:
@@ -62,6 +63,15 @@ def test_an_unblock_becomes_verified(subject: Subject, upstream: StubUpstream):
     subject.reload()
     wait_for_state(subject, "95/2017", "verified")
     assert states(subject)["84/2017"] == "lifted"
+
+
+def test_the_end_of_an_exemption_waits_for_no_proof(subject: Subject, upstream: StubUpstream):
+    """The name may be blocked or not afterwards, so no probe can verify it."""
+    orders = [BLOCK, exempt("E", ["www.one.example"]), order("R", "revoke", targets=ENDS_E)]
+    subject.start(orders=orders, upstreams=[upstream.address], probes={})
+    wait_for_state(subject, "84/2017", "verified")
+    assert states(subject)["R"] == "active"
+    assert subject.metrics().total("dnsblock_orders_unverified", issuer=ISSUER) == 0
 
 
 def test_an_order_that_starts_later_is_probed_then(subject: Subject, upstream: StubUpstream):
