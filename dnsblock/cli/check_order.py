@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time
-from dnsblock.cli.signed_files import read_signed
+from dnsblock.cli.signed_files import problem_line, read_all
 from dnsblock.client import SignedFile
 from dnsblock.errors import DaemonUnreachable, Exit, Refused, printable
 
@@ -32,8 +32,9 @@ def check(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None:
 
     Exit code 1 if a document or an entry is refused, or if a document does not follow the previous one.
     """
-    documents = [read_signed(file) for file in dict.fromkeys(files)]
+    documents, unread = read_all(files)
     trials, zone, why_alone = _examined(config_path, documents)
+    trials += [{"document": one, "acks": [], "signatures": None, "effect": None} for one in unread]
     if as_json:
         result = {"documents": trials, "checked_alone": why_alone, "time_zone": zone}
         click.echo(json.dumps(result, ensure_ascii=False))
@@ -85,9 +86,7 @@ def _print(trial: dict[str, Any], zone: str) -> None:
     for line in _lines(trial, zone):
         click.echo(f"  {printable(line)}")
     for problem in one["problems"]:
-        where = "" if problem["line"] is None else f"line {problem['line']}: "
-        value = f"'{problem['value']}': " if problem["value"] else ""
-        click.echo(printable(f"  {where}{value}{problem['reason']}"))
+        click.echo(printable(f"  {problem_line(problem, one['file'])}"))
 
 
 def _lines(trial: dict[str, Any], zone: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ import click
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
 from dnsblock.cli.credentials import credentials_of, refuse_credentials, urls_of, with_credentials
 from dnsblock.cli.progress import following
-from dnsblock.cli.signed_files import read_signed
+from dnsblock.cli.signed_files import problem_line, read_all
 from dnsblock.client import Client, SignedFile, is_refused
 from dnsblock.errors import Exit, printable
 
@@ -80,15 +80,22 @@ def submit(
     """
     if not urls:
         refuse_credentials("--to", credentials)
-    documents = [read_signed(file) for file in dict.fromkeys(files)]
-    if urls:
+    documents, unread = read_all(files)
+    if urls and documents:
         from dnsblock.instances import Goal
 
         goal = Goal(wait or "enforced", timeout)
-        sys.exit(_push(documents, urls, credentials_of(**credentials), goal, as_json=as_json))
-    client = client_of(config_path)
-    answer = client.submit(documents)
-    missed = [] if wait is None else _missed(client, answer["documents"], wait, timeout)
+        for one in unread:
+            _print_verdict(one, err=True)
+        code = _push(documents, urls, credentials_of(**credentials), goal, as_json=as_json)
+        sys.exit(Exit.REFUSED if unread else code)
+    answer: dict[str, Any] = {"documents": []}
+    missed: list[dict[str, Any]] = []
+    if documents:
+        client = client_of(config_path)
+        answer = client.submit(documents)
+        missed = [] if wait is None else _missed(client, answer["documents"], wait, timeout)
+    answer["documents"] += unread
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
@@ -105,9 +112,9 @@ def submit(
 # ------- The documents -------
 
 
-def _print_verdict(one: dict[str, Any]) -> None:
+def _print_verdict(one: dict[str, Any], *, err: bool = False) -> None:
     number = "" if one["order_id"] is None else f" (order {printable(one['order_id'])} of {one['issuer']})"
-    click.echo(f"{one['verdict']}: {one['file']}{number}")
+    click.echo(f"{one['verdict']}: {one['file']}{number}", err=err)
     for change in one["changes"]:
         click.echo(f"  {printable(change)}")
     for entry in one["entry_verdicts"]:
@@ -117,9 +124,7 @@ def _print_verdict(one: dict[str, Any]) -> None:
     for note in one["notes"]:
         click.echo(f"  note: {printable(note)}")
     for problem in one["problems"]:
-        where = "" if problem["line"] is None else f"line {problem['line']}: "
-        value = f"'{problem['value']}': " if problem["value"] else ""
-        click.echo(f"  {where}{value}{problem['reason']}", err=True)
+        click.echo(f"  {problem_line(problem, one['file'])}", err=True)
 
 
 # ------- The daemon of this machine -------

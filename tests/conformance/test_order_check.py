@@ -116,7 +116,7 @@ def test_a_missing_entries_file_is_reported(tmp_path: Path):
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, "names.txt" in done.stderr) == (4, True)
+    assert (done.returncode, "names.txt: cannot be read" in done.stdout) == (1, True)
 
 
 # ------- With a daemon -------

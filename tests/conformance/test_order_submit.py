@@ -62,6 +62,26 @@ def after(first: dict, second: dict) -> dict:
 # ------- Sending -------
 
 
+def test_a_document_whose_files_cannot_be_read_does_not_delay_the_others(started: Subject):
+    """The other one may be somebody else's unblock order."""
+    names = {"path": "names.txt", "sha256": "ab" * 32, "lines": 2}
+    lost = {**block("B-1", []), "entries_file": names}
+    del lost["entries"]
+    files = [write(started, "lost.yaml", lost), write(started, "2.yaml", block("B-2", ["two.example"]))]
+    files.append(str(started.folder / "absent.yaml"))
+    checked, said = started.cli("order check", *files), started.cli("order submit", *files)
+    assert (checked.code, said.code) == (1, 4)
+    verdicts = {"lost.yaml": "refused", "2.yaml": "accepted", "absent.yaml": "refused"}
+    assert {Path(one["file"]).name: one["verdict"] for one in said.json["documents"]} == verdicts
+    found = {
+        Path(one["document"]["file"]).name: one["document"]["verdict"] for one in checked.json["documents"]
+    }
+    assert found == verdicts
+    assert states(started) == [("B-2", "active")]
+    text = started.cli("order submit", files[0], as_json=False).stderr
+    assert "names.txt: cannot be read: No such file or directory" in text
+
+
 def test_a_submitted_order_is_in_force_when_the_command_returns(started: Subject):
     """And stays so: the ledger has what the daemon needs, and the inbox no copy."""
     said = submit(started, block("B-1", ["one.example", "two.example"]))
