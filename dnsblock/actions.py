@@ -57,6 +57,7 @@ class Actions:
             facts = (intake.new, intake.notes, intake.signed, context)
             change = LedgerEntries(by, "order submit", *facts)
             served = await publisher.publish(change)
+        publisher.refusals.count(intake.refused)
         if intake.refused:
             await publisher.record(lambda: recorder.record_refusals(intake.refused, by))
         orders, sees = recorder.ledger.orders, None if issuers is None else frozenset(issuers)

@@ -70,7 +70,7 @@ class Document:
 def read(file: str, data: bytes, *, max_bytes: int) -> Document:
     """Parses a document; `file` is its name in problems. An empty document has the value None."""
     if len(data) > max_bytes:
-        raise Refused([Problem(file, None, "", f"larger than {max_bytes:,} bytes")])
+        raise Refused([Problem(file, None, "", f"TOO_LARGE: larger than {max_bytes:,} bytes")])
     text = _text(file, data)
     # Events, not nodes: libyaml's composer recurses on the C stack, so deep nesting would crash the process
     # before its depth could be checked. Only libyaml: PyYAML's own parser is 20 times slower and refuses JSON
@@ -108,7 +108,7 @@ def read_bytes(path: Path, *, max_bytes: int) -> bytes:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
         raise Refused([Problem(str(path), None, "", f"cannot be read: {reason}")]) from err
     if len(data) > max_bytes or status.st_size > max_bytes:
-        raise Refused([Problem(str(path), None, "", f"larger than {max_bytes:,} bytes")])
+        raise Refused([Problem(str(path), None, "", f"TOO_LARGE: larger than {max_bytes:,} bytes")])
     return data
 
 

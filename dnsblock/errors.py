@@ -1,6 +1,7 @@
 """Exceptions, problems and exit codes. Any module may import this one."""
 
 import errno
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,6 +16,10 @@ class Exit(IntEnum):
     USAGE = 2  # click's own code for a wrong command line
     UNREACHABLE = 3  # no daemon responds on the control socket
     REFUSED = 4  # the daemon refused to start, or to publish
+
+
+_CODE = re.compile(r"([A-Z][A-Z_]+): ")
+INVALID = "INVALID"  # of a problem without a code of its own: the input does not have the documented form
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,19 @@ class Problem:
         reason = printable(self.reason)
         return f"{where}: '{shown(self.value)}': {reason}" if self.value else f"{where}: {reason}"
 
+    @property
+    def code(self) -> str:
+        """For programs: the code at the beginning of the reason."""
+        found = _CODE.match(self.reason)
+        return INVALID if found is None else found[1]
+
     def as_json(self) -> dict[str, str | int | None]:
         """The same as one JSON object, as safe to print as the text."""
         return {
             "file": printable(self.file),
             "line": self.line,
             "value": shown(self.value),
+            "code": self.code,
             "reason": printable(self.reason),
         }
 

@@ -40,6 +40,7 @@ from dnsblock.notify import notify
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Fact
+from dnsblock.orders.refusals import Refusals
 from dnsblock.policy.changes import Changes, Enforced, changes_between
 from dnsblock.policy.engine_settings import engine_settings
 from dnsblock.policy.recorder import Recorder
@@ -127,6 +128,8 @@ class Publisher:
         self.store: Store = started.store
         self.config, self.lists, self.policy = started.draft.config, started.draft.lists, started.policy
         self.inbox: tuple[RefusedDocument, ...] = started.inbox
+        self.refusals = Refusals()
+        self.refusals.count(self.inbox)
         self.published_at = started.at
         self.last_publish = _last_at_startup(started)
         self.inputs = Inputs(started.draft)
@@ -344,7 +347,9 @@ class Publisher:
         self.config, self.lists, self.policy = done.bound.config, done.lists, done.policy
         self.rules = draft.rules
         self.inputs.adopt(draft)
-        self.inbox = self.inbox if draft.refused is None else draft.refused
+        if draft.refused is not None:
+            self.inbox = draft.refused
+            self.refusals.count(self.inbox)
         self._enforced = self.recorder.ledger.position
         self._observer.follow(self.lists.listed, self.feeds)
         await self._take_over(done.bound, former)

@@ -120,9 +120,9 @@ async def body(request: Request, file: str, max_bytes: int) -> bytes:
             async for part in request.stream():
                 data += part
                 if len(data) > max_bytes:
-                    raise Refused([Problem(file, None, "", f"larger than {max_bytes:,} bytes")])
+                    raise Refused([Problem(file, None, "", f"TOO_LARGE: larger than {max_bytes:,} bytes")])
     except TimeoutError as err:
-        reason = f"did not come within {BODY_SECONDS:.0f} seconds"
+        reason = f"TOO_SLOW: did not come within {BODY_SECONDS:.0f} seconds"
         raise Refused([Problem(file, None, "", reason)]) from err
     return bytes(data)
 

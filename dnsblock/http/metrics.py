@@ -32,7 +32,7 @@ from dnsblock.http.probe_metrics import probes
 from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
 from dnsblock.policy.order_facts import open_deadline
-from dnsblock.publishing import PARTLY_REFUSED
+from dnsblock.publishing import PARTLY_REFUSED, Publisher
 
 # The creation time of each counter equals process_start_time_seconds.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types for it
@@ -386,13 +386,24 @@ def _enforced(view: View) -> Iterator[Metric]:
         "How far the system clock is behind the last record of the ledger.",
         recorder.behind.total_seconds(),
     )
-    yield GaugeMetricFamily(
-        "dnsblock_orders_refused", "Refused documents in the orders folder.", len(publisher.inbox)
-    )
+    yield from _refusals(publisher)
     due = publisher.policy.state.next_change_at
     yield _time_gauge(
         "next_change", "Next time at which an order starts or ends; 0 if there is none.", _unix(due)
     )
+
+
+def _refusals(publisher: Publisher) -> Iterator[Metric]:
+    """Refused order documents."""
+    yield GaugeMetricFamily(
+        "dnsblock_orders_refused", "Refused documents in the orders folder.", len(publisher.inbox)
+    )
+    refusals = CounterMetricFamily(
+        "dnsblock_order_refusals", "Order documents that were refused, by code.", labels=["code"]
+    )
+    for code, count in publisher.refusals.by_code.items():
+        refusals.add_metric([code], count)
+    yield refusals
 
 
 def _checkpoints(view: View) -> Iterator[Metric]:

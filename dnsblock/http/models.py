@@ -45,6 +45,7 @@ class InputProblem(Model):
     file: str = Field(description="The name of the file, as it was sent.")
     line: int | None = Field(description="From 1; null if the problem is not in one line.")
     value: str = Field(description="The invalid value; empty if there is nothing to show.")
+    code: str = Field(description="The code of the reason; INVALID for a reason without one.")
     reason: str = Field(description="Why it is refused, and what to do if that is not obvious.")
 
 

@@ -52,7 +52,7 @@ def examine_submitted(
             known = context.known.by_digest.get(order.sha256)
             if known is not None and known.annulled is not None:
                 by, why = known.annulled.by, known.annulled.reason
-                reason = f"was annulled by {by} ({why}): send a corrected document"
+                reason = f"ANNULLED: was annulled by {by} ({why}): send a corrected document"
                 raise Refused([order.problem(("order_id",), order.order_id, reason)])
             read[one.file] = known or new.get(order.sha256) or order
             if known is None or (one.signatures is not None and may_need_signatures(known)):

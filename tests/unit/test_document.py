@@ -198,6 +198,7 @@ def test_a_problem_has_no_terminal_control_sequences():
         "file": "in\\nbox/\\x1b.yaml",
         "line": 3,
         "value": "\\x1b[2J" + "é" * 72 + "…",
+        "code": "INVALID",
         "reason": "no",
     }
 
