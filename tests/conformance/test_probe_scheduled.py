@@ -150,6 +150,22 @@ def test_a_verified_order_stays_verified_over_a_restart(subject: Subject, upstre
     assert subject.metrics().total("dnsblock_probes_total") == 1
 
 
+def test_a_released_entry_is_probed_before_the_order_is_verified_again(
+    subject: Subject, upstream: StubUpstream
+):
+    """The first probe expected no block of the entry that was held: it proves nothing about it."""
+    order = block("84/2017", ["one.example", "t.me"])
+    subject.start(orders=[order], upstreams=[upstream.address], probes={})
+    wait_for_state(subject, "84/2017", "verified")
+    assert subject.cli("order approve", "84/2017", "--reason", "letter 84/2017").code == 0
+    wait_for(lambda: len(records(subject, "verified")) == 2, "the order is verified again")
+    [approved] = records(subject, "approved")
+    assert records(subject, "verified")[1]["n"] > approved["n"]
+    assert states(subject) == {"84/2017": "verified"}
+    subject.restart()
+    assert states(subject) == {"84/2017": "verified"}
+
+
 def test_other_orders_of_the_issuer_may_decide(subject: Subject, upstream: StubUpstream):
     """An exemption of an ordered name, a block by an earlier order, and a block again after an unblock."""
     named = [{"name": "two.example", "answer": "nxdomain"}]
