@@ -55,8 +55,8 @@ class KnownOrders:
         text = "without seq: no previous order is known (--after FILE), and no daemon can be reached"
         return order, say(text)
 
-    def statement(self, order: "NewOrder", zone: tzinfo) -> "NewOrder":
-        """The order with a statement of everything in force. Raises `Refused`."""
+    def statement(self, order: "NewOrder", zone: tzinfo) -> tuple["NewOrder", str | None]:
+        """The order with a statement of everything in force, and a note. Raises `Refused`."""
         from dnsblock.orders.form import as_query, local_time, with_statement
         from dnsblock.orders.statement import content_of
 
@@ -67,13 +67,15 @@ class KnownOrders:
                 text = self._texts.say("the folder has no earlier order of this issuer")
                 raise Refused([Problem("--orders", None, str(self._form["orders"]), text)])
             content = content_of(self._own, order.issued_at)
-            return with_statement(order, content.seq, content.entries, content.digest, until)
+            return with_statement(order, content.seq, content.entries, content.digest, until), None
         stated = self._asked("statement", as_query(order.issued_at))
         if stated is None:
             text = "the issuer's orders are unknown: give them with --orders FOLDER, or a daemon with -c"
             raise Refused([Problem("--orders", None, "", self._texts.say(text))])
         self._refuse_gap(stated["gap"])
-        return with_statement(order, stated["seq"], stated["entries"], stated["digest"], until)
+        text = "the statement is of this server: it does not reveal an order that is missing here (--orders)"
+        stated_order = with_statement(order, stated["seq"], stated["entries"], stated["digest"], until)
+        return stated_order, self._texts.say(text)
 
     def _asked(self, method: str, *more: str) -> dict[str, Any] | None:
         """The response of the daemon about the issuer; None if it cannot be reached."""

@@ -61,7 +61,7 @@ def show(config_path: Path, as_json: bool, order_id: str | None, issuer: str | N
 
 
 def _by(value: dict[str, Any]) -> str:
-    named = value.get("user") or value.get("client")
+    named = value.get("user") or value.get("client") or value.get("name")
     return str(named) if named else str(value.get("kind", ""))
 
 

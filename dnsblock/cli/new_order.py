@@ -197,7 +197,8 @@ class _New:
             known = KnownOrders(self._form, order.issuer, self._config_path, self._texts)
             order, note = known.number(order)
             if order.action == "snapshot":
-                order = known.statement(order, self._zone)
+                order, stated = known.statement(order, self._zone)
+                self._notes += [] if stated is None else [stated]
             self._notes += [] if note is None else [note]
         except Refused as err:
             raise self._refusal([*problems, *err.problems]) from err

@@ -103,6 +103,8 @@ def _write(path: Path, text: str) -> None:
 
 # ------- A report of many instances -------
 
+_LOOK = "on each, `dnsblock order show NUMBER` and `dnsblock status` show what is held or missed"
+
 
 def _fetched(
     urls: tuple[str, ...], issuer: str, number: str, seconds: float, credentials: dict[str, Path | None]
@@ -134,7 +136,8 @@ def _report(number: str, issuer: str, output: Path, fetched: "list[Fetched]", as
         ]
         print_table(["instance", "state", "received", "enforced", "verified", "ended"], rows, free=["state"])
         if len(states) > 1:
-            click.echo("The instances differ: submit the missing orders to them again.", err=True)
+            advice = "submit the missing orders to them again" if None in states else _LOOK
+            click.echo(f"The instances differ: {advice}.", err=True)
         click.echo(f"written to {output}")
     if any(one.code is Exit.UNREACHABLE for one in fetched):
         return Exit.UNREACHABLE

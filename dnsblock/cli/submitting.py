@@ -86,7 +86,7 @@ def submit(
 
         goal = Goal(wait or "enforced", timeout)
         for one in unread:
-            _print_verdict(one, err=True)
+            _print_verdict(one, None, err=True)
         code = _push(documents, urls, credentials_of(**credentials), goal, as_json=as_json)
         sys.exit(Exit.REFUSED if unread else code)
     answer: dict[str, Any] = {"documents": []}
@@ -99,9 +99,10 @@ def submit(
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
+        served = answer.get("served")
         for one in answer["documents"]:
-            _print_verdict(one)
-        if served := answer.get("served"):
+            _print_verdict(one, None if served is None else served["time_zone"])
+        if served:
             click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
         for one in missed:
             click.echo(f"not {wait} within {timeout:g} s: order {printable(one['order_id'])}", err=True)
@@ -112,11 +113,14 @@ def submit(
 # ------- The documents -------
 
 
-def _print_verdict(one: dict[str, Any], *, err: bool = False) -> None:
+def _print_verdict(one: dict[str, Any], zone: str | None, *, err: bool = False) -> None:
     number = "" if one["order_id"] is None else f" (order {printable(one['order_id'])} of {one['issuer']})"
     click.echo(f"{one['verdict']}: {one['file']}{number}", err=err)
     for change in one["changes"]:
         click.echo(f"  {printable(change)}")
+    if one["lifting"] is not None and zone is not None:
+        until = local_time(one["lifting"]["caches_until"], zone)
+        click.echo(f"  caches may hold the blocked answer until {until}")
     for entry in one["entry_verdicts"]:
         click.echo(
             f"  {entry['verdict']}: {printable(entry['name'])}: {entry['code']}: {printable(entry['reason'])}"
@@ -203,7 +207,7 @@ def _print_pushes(pushes: Sequence["Push"], goal: "Goal") -> None:
             if not is_plain and finding not in seen:  # most instances find the same
                 seen.add(finding)
                 click.echo(f"{push.url}:")
-                _print_verdict(one)
+                _print_verdict(one, None if one["order"] is None else one["order"]["time_zone"])
         if push.error is None and not push.reached(goal.stage) and push.code != Exit.REFUSED:
             click.echo(f"{push.url}: not {goal.stage} within {goal.seconds:g} s", err=True)
 

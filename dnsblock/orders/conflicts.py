@@ -149,9 +149,9 @@ class Together:
                 yield refused(("order_id",), target.order_id, "ORDER", reason), True
             return
         if aimed.action not in MAY_END[order.action]:
-            reason = (
-                f"is an order to {aimed.action}: {order.action} ends only {', '.join(MAY_END[order.action])}"
-            )
+            other = ": use revoke" if order.action == "unblock" and aimed.action in MAY_END["revoke"] else ""
+            only = ", ".join(MAY_END[order.action])
+            reason = f"is an order to {aimed.action}: {order.action} ends only {only}{other}"
             yield refused(("order_id",), target.order_id, "ORDER", reason), True
             return
         names = self._names_of(aimed)

@@ -59,6 +59,7 @@ class AllowedSigners:
     file: str
     lines: tuple[SignerLine, ...]
     problems: tuple[Problem, ...] = ()  # lines that count for nothing
+    is_rotated: bool = False  # a rotate order has changed them, so the file alone is not what counts
     _by_key: Mapping[PublicKey, tuple[SignerLine, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +146,7 @@ class AllowedSigners:
             with contextlib.suppress(LineRefused):
                 line = parse_line(text)
                 kept += [] if any(other.key == line.key for other in kept) else [line]
-        return replace(self, lines=tuple(kept))
+        return replace(self, lines=tuple(kept), is_rotated=True)
 
     def as_bytes(self) -> bytes:
         """The lines that count, as a file for `ssh-keygen -Y verify -f`."""

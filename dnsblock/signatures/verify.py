@@ -110,7 +110,10 @@ def _verify_one(
             return problem("WRONG_NAMESPACE", reason)
         line = signers.find(key, ORDER_NAMESPACE, at)
         if line == "UNKNOWN_KEY":
-            return problem(line, f"not a key of the issuer: {signers.file} has no valid line for it")
+            where = (
+                f"{signers.file}, with the changes of rotate orders," if signers.is_rotated else signers.file
+            )
+            return problem(line, f"not a key of the issuer: {where} has no valid line for it")
         if not signature.is_of(document):
             reason = "of another document, or this one was changed after it was signed: sign it again"
             return problem("BAD_SIGNATURE", reason)

@@ -31,6 +31,10 @@ def test_an_order_that_is_pushed_is_in_force_and_recorded_with_its_client(api: I
     records = [json.loads(line) for line in ledger.splitlines()]
     by = [record["by"] for record in records if record["kind"] in ("received", "accepted")]
     assert by == [{"kind": "issuer", "client": "ministry"}] * 2
+    problem(api.submit(block("B-1", ["two.example"])), 422, "REFUSED")
+    shown = api.subject.cli("log show", "--order", "B-1", as_json=False).stdout.splitlines()
+    assert {line.split()[5] for line in shown if "received" in line} == {"ministry"}
+    assert any("reasons=REUSED: " in line for line in shown)
     api.subject.restart()
     assert is_sinkholed(api.subject.query("one.example"))
 

@@ -180,6 +180,9 @@ def test_an_unblock_reports_what_still_blocks_a_name(subject: Subject, upstream:
     submit(subject, block("B-1", ["one.example", "www.two.example"]))
     (one,) = submit(subject, unblock("U-1", "B-1")).json["documents"]
     assert one["changes"] == ["lifts 2 entries"]
+    path = write(subject, "again.yaml", unblock("U-2", "B-1"))
+    printed = subject.cli("order submit", path, as_json=False).stdout
+    assert "  caches may hold the blocked answer until 20" in printed
     assert one["notes"] == ["STILL_BLOCKED: www.two.example by list malware, entry two.example (subtree)"]
 
 

@@ -106,6 +106,8 @@ def test_a_withheld_last_unblock_of_an_issuer_without_numbers_is_revealed(minist
         "status shows the difference",
     )
     assert note in subject.cli("order show", "S-3").json["notes"]
+    page = subject.cli("order show", "S-3", as_json=False).stdout
+    assert "1 entries in force, valid until " in page
     ministry.send(withheld)
     wait_for_metric(subject, "statement_differs", 0)
 
@@ -135,7 +137,9 @@ def test_a_statement_of_the_daemons_own_state_agrees_with_it(ministry: Ministry)
     ministry.send(first)
     path = ministry.folder / "S-2.yaml"
     base = ("--issuer", ISSUER, "--id", "S-2", "--action", "snapshot", "-o", str(path))
-    assert subject.cli("order new", *base).code == 0
+    said = subject.cli("order new", *base)
+    assert said.code == 0
+    assert any(note.startswith("the statement is of this server") for note in said.json["notes"])
     assert "seq: 2\n" in path.read_text()
     assert "entries: 2\n" in path.read_text().replace("  ", "")
     assert ministry.send(str(path)) == []

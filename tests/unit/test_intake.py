@@ -203,7 +203,8 @@ def test_a_known_order_with_held_names_that_has_expired_stays_known(inbox: Path)
         ),
         (
             [exempt("e", "t.me"), unblock("u", "e")],
-            "1.yaml:7: 'e': UNKNOWN_ORDER: is an order to exempt: unblock ends only block, supersede",
+            "1.yaml:7: 'e': UNKNOWN_ORDER: is an order to exempt: unblock ends only block, supersede: "
+            "use revoke",
         ),
         (
             [block("b", "t.me"), unblock("u", "b", "telegram.org")],

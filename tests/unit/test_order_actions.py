@@ -284,6 +284,16 @@ def test_a_rotation_with_the_new_key_only_is_refused(office: Registry):
     assert codes(office.submit(rotation, by=["new"])) == ["NOT_ENOUGH_SIGNATURES", "UNKNOWN_KEY"]
 
 
+def test_a_removed_key_is_refused_with_the_reason(office: Registry):
+    """The file of keys still has its line, so the message must not name the file alone."""
+    new = make_key()
+    rotation = rotate("r-1", f"ann {new.public_line}", office.keys["ann"].fingerprint)
+    office.submit(rotation, by=["ann"])
+    refused = office.submit(block("b-1", "t.example"), by=["ann"])
+    assert codes(refused) == ["NOT_ENOUGH_SIGNATURES", "UNKNOWN_KEY"]
+    assert "with the changes of rotate orders, has no valid line for it" in str(refused)
+
+
 def test_in_one_batch_a_rotation_applies_to_the_orders_after_it(office: Registry):
     """`seq` says which order is earlier, not the sequence of the files."""
     new = make_key()
