@@ -10,6 +10,7 @@ from dnsblock.cli.check_order import check
 from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, leave, local_time, print_table
 from dnsblock.cli.new_order import new
 from dnsblock.cli.order_page import print_order
+from dnsblock.cli.published import zone_line
 from dnsblock.cli.signing import sign, verify
 from dnsblock.cli.submitting import submit
 from dnsblock.cli.tokens import token
@@ -156,4 +157,7 @@ def annul(config_path: Path, as_json: bool, *, number: str, issuer: str | None, 
     served = answer["served"]
     click.echo(f"annulled: order {printable(number)} of {printable(owner)}")
     click.echo(f"  {answer['ended']:,} entries are no longer in force")
+    for change in served["changes"]["zones"]:
+        if change["added"]:  # the blocks that it had lifted
+            click.echo(f"  {zone_line(change)}")
     click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")

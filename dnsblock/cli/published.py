@@ -28,7 +28,7 @@ def print_published(published: dict[str, Any]) -> None:
     """Prints a summary on standard output."""
     changes = published["changes"]
     lines = [
-        *_cut([_zone(one) for one in changes["zones"]], "zones"),
+        *_cut([zone_line(one) for one in changes["zones"]], "zones"),
         *_cut([_order(one, published["time_zone"]) for one in changes["orders"]], "orders"),
         *_options(changes["options"]),
     ]
@@ -49,7 +49,8 @@ def _cut(lines: list[str], what: str) -> list[str]:
     return [*lines[:SHOWN], f"and {len(lines) - SHOWN:,} more {what} (--json shows all)"]
 
 
-def _zone(change: dict[str, Any]) -> str:
+def zone_line(change: dict[str, Any]) -> str:
+    """The change of one zone, in numbers."""
     return f"zone {change['zone']}: {change['added']:,} names added, {change['removed']:,} removed"
 
 

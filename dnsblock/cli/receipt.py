@@ -1,6 +1,7 @@
 """The command `order receipt`: writes the signed receipt of an order, or one report of many instances."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,9 +89,8 @@ def receipt(
     click.echo(f"  written    {output} and {signature}")
     click.echo(f"  signed by  {content['instance']}")
     click.echo("Verify it with the public key of the instance (`dnsblock log key`) in the file KEYS:")
-    click.echo(
-        f"  ssh-keygen -Y verify -f KEYS -I {content['instance']} -n {NAMESPACE} -s {signature} < {output}"
-    )
+    name, *files = (shlex.quote(str(one)) for one in (content["instance"], signature, output))
+    click.echo(f"  ssh-keygen -Y verify -f KEYS -I {name} -n {NAMESPACE} -s {files[0]} < {files[1]}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -166,7 +166,7 @@ class Recorder:
             seconds, now = behind.total_seconds(), utc(self.now())
             text = (
                 f"the clock is {seconds:.0f} s behind the last record: orders are enforced as of {now} until "
-                "it is set; if the record is wrong, run `dnsblock log accept-restore`"
+                "it is set; if the record is wrong, run `dnsblock log accept-restore --reason TEXT`"
             )
             event(logging.WARNING, text, behind_seconds=seconds)
         else:

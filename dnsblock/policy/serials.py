@@ -92,7 +92,8 @@ def _span(one: Range | None, other: Range) -> Range:
 
 _USED_UP = (
     "the serials are used up, and no other content can be published. Stop the daemon, move checkpoint.json "
-    "and lists.sqlite out of the state folder, and start it. Run `dnsblock log accept-restore`. Serials "
-    "begin at 1 again, so reset whatever records serials, such as monitoring"
+    "and lists.sqlite out of the state folder, and start it. "
+    "Run `dnsblock log accept-restore --reason TEXT`. Serials begin at 1 again, so reset whatever records "
+    "serials, such as monitoring"
 )
 _UNWRITABLE = "cannot be written, and the serials that were reserved for that are used up: make room for it"

@@ -81,7 +81,8 @@ def verdicts(
             is_new = was is None or was.judgement != known.judgement
             # The document has lines; the ledger does not.
             unknown = [one for one in known.refused if one.code.startswith("UNKNOWN")]
-            refused = judged[order.sha256].refused if order.sha256 in judged else (*order.refused, *unknown)
+            readable = [one for one in order.refused if not one.code.startswith("UNKNOWN")]
+            refused = judged[order.sha256].refused if order.sha256 in judged else (*readable, *unknown)
             known = replace(known, file=order.file, refused=refused, source=order.source)
             found.append(_in_ledger(one.file, known, policy, config, now, sees=sees, is_new=is_new))
         else:

@@ -331,8 +331,19 @@ def test_an_annulled_unblock_has_no_effect(started: Subject):
     """Its names are blocked again."""
     submit(started, block("B-1", ["one.example"]), unblock("U-1", "B-1"))
     assert is_forwarded(started.query("one.example"))
-    annul(started, "U-1")
+    said = started.cli("order annul", "U-1", "--reason", "a typing error", as_json=False)
+    assert "  zone ministry: 1 names added, 0 removed" in said.stdout.splitlines()
     assert is_sinkholed(started.query("one.example"))
+
+
+def test_an_unknown_entry_is_named_once_however_often_the_order_is_sent(started: Subject):
+    """The document and the ledger both know about it."""
+    submit(started, block("B-1", ["one.example"]))
+    lifting = unblock("U-1", "B-1", ["one.example", "other.example"])
+    for _ in range(2):
+        (one,) = submit(started, lifting).json["documents"]
+        named = [(entry["name"], entry["code"]) for entry in one["entry_verdicts"]]
+        assert named == [("other.example", "UNKNOWN_ENTRY")]
 
 
 def test_an_unknown_order_cannot_be_annulled(started: Subject):
