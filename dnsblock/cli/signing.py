@@ -15,7 +15,9 @@ from dnsblock.errors import Exit, Problem, Refused, printable, shown
 from dnsblock.times import moment, utc
 
 if TYPE_CHECKING:
+    from dnsblock.config import Issuer
     from dnsblock.signatures.allowed_signers import AllowedSigners
+    from dnsblock.signatures.verify import SignatureProblem, Signer
 
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_SIGNERS = 16
@@ -104,7 +106,8 @@ def verify(
     """Verify the signatures of an order document: FILE and FILE.sig.
 
     Prints who has signed, and why other signatures do not count. Two keys of one person count once. Needs no
-    daemon, so keys that the issuer has changed by an order since are not known.
+    daemon, so keys that the issuer has changed by an order since are not known. The roles of the signers are
+    those of the configuration; with --keys, everyone may sign.
 
     Exit code 0 if enough signers of the issuer have signed, 1 if not.
     """
@@ -114,9 +117,12 @@ def verify(
     time = _time(at)
     data = read_bytes(file, max_bytes=MAX_DOCUMENT_BYTES)
     order = _summary(file, data)
-    allowed, configured = _keys_of(order["issuer"], keys_path, config_path)
-    required = needed or configured
+    allowed, issuer = _keys_of(order["issuer"], keys_path, config_path)
+    required = needed or (1 if issuer is None else issuer.signatures)
     signers, problems = verify_signatures(data, read_signatures(file), allowed, time)
+    if issuer is not None:
+        signers, others = _by_role(file, data, signers, issuer)
+        problems += others
     count = len({signer.principal for signer in signers})
     is_verified = count >= required
     if as_json:
@@ -145,12 +151,35 @@ def verify(
     sys.exit(Exit.DONE if is_verified else Exit.NO)
 
 
-def _keys_of(issuer: str, keys_path: Path | None, config_path: Path) -> tuple["AllowedSigners", int]:
-    """The keys of an issuer, and how many different signers its orders need. Raises `Refused`."""
+def _by_role(
+    file: Path, data: bytes, signers: list["Signer"], issuer: "Issuer"
+) -> tuple[list["Signer"], list["SignatureProblem"]]:
+    """The signers who may order this, and why others do not count. Raises `Refused` if it is no order."""
+    from dnsblock.orders.authority import without_role
+    from dnsblock.orders.order import parse
+    from dnsblock.signatures.verify import SignatureProblem
+
+    order = parse(_name(file), data)
+    wrong = without_role(signers, order.action, order.category, issuer)
+    problems = [
+        SignatureProblem(
+            "WRONG_ROLE",
+            f"{one.principal} may not order {order.action}: see the option `issuers`",
+            fingerprint=one.fingerprint,
+        )
+        for one in wrong
+    ]
+    return [one for one in signers if one not in wrong], problems
+
+
+def _keys_of(
+    issuer: str, keys_path: Path | None, config_path: Path
+) -> tuple["AllowedSigners", "Issuer | None"]:
+    """The keys of an issuer, and the issuer as it is configured, if it is needed. Raises `Refused`."""
     from dnsblock.signatures.allowed_signers import AllowedSigners
 
     if keys_path is not None:
-        return AllowedSigners.load(keys_path), 1
+        return AllowedSigners.load(keys_path), None
     if not config_path.exists():
         raise click.UsageError(
             f"there is no {config_path}: give the issuer's keys with --keys ALLOWED_SIGNERS"
@@ -161,7 +190,7 @@ def _keys_of(issuer: str, keys_path: Path | None, config_path: Path) -> tuple["A
     if configured is None:
         reason = "no keys are configured for this issuer: add it to `issuers`, or give --keys"
         raise Refused([Problem(_name(config_path), None, issuer, reason)])
-    return AllowedSigners.load(configured.keys), configured.signatures
+    return AllowedSigners.load(configured.keys), configured
 
 
 def _time(at: str | None) -> datetime:

@@ -105,7 +105,8 @@ def submit(
         if served:
             click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
         for one in missed:
-            click.echo(f"not {wait} within {timeout:g} s: order {printable(one['order_id'])}", err=True)
+            text = f"not {wait} within {timeout:g} s: order {printable(one['order_id'])}"
+            click.echo(f"{text}{_when(one['order'])}", err=True)
     code = Exit.NO if missed else Exit.DONE
     sys.exit(Exit.REFUSED if any(map(is_refused, answer["documents"])) else code)
 
@@ -209,7 +210,15 @@ def _print_pushes(pushes: Sequence["Push"], goal: "Goal") -> None:
                 click.echo(f"{push.url}:")
                 _print_verdict(one, None if one["order"] is None else one["order"]["time_zone"])
         if push.error is None and not push.reached(goal.stage) and push.code != Exit.REFUSED:
-            click.echo(f"{push.url}: not {goal.stage} within {goal.seconds:g} s", err=True)
+            later = next(filter(None, (_when(one["order"]) for one in push.documents)), "")
+            click.echo(f"{push.url}: not {goal.stage} within {goal.seconds:g} s{later}", err=True)
+
+
+def _when(order: dict[str, Any] | None) -> str:
+    """Why there was no need to wait: the order takes effect later."""
+    if order is None or order["state"] != "scheduled":
+        return ""
+    return f": it takes effect at {local_time(order['effective_at'], order['time_zone'])}"
 
 
 def _row(one: dict[str, Any]) -> list[str]:

@@ -121,6 +121,14 @@ def _judged(
     raise Refused(_why_refused(order, issuer, found, permitted, problems))
 
 
+def without_role(
+    signers: Iterable[Signer], action: Action, category: str | None, issuer: Issuer
+) -> list[Signer]:
+    """The signers who may not order this, as far as the document alone says. The daemon knows targets."""
+    categories = () if action in ENDS or action == "rotate" else (category,)
+    return [one for one in signers if not _NEEDED[action] <= issuer.roles_of(one.principals, categories)]
+
+
 def _signed(signers: Iterable[Signer]) -> tuple[Signed, ...]:
     return tuple(Signed(one.principal, one.fingerprint, one.algorithm) for one in signers)
 

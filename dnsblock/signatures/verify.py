@@ -25,6 +25,7 @@ SignatureCode = Literal[
     "NOT_YET_VALID_KEY",
     "EXPIRED_KEY",
     "DUPLICATE_SIGNER",
+    "WRONG_ROLE",  # by a signer who may not order this
 ]
 
 
@@ -54,7 +55,7 @@ class SignatureProblem:
     def __str__(self) -> str:
         which = "" if self.number is None else f"signature {self.number}"
         key = "" if self.fingerprint is None else f" by {self.fingerprint}"
-        return f"{which}{key}: {self.code}: {printable(self.reason)}".removeprefix(": ")
+        return f"{which}{key}: {self.code}: {printable(self.reason)}".removeprefix(": ").lstrip()
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -204,6 +204,14 @@ def test_without_keys_those_of_the_configuration_are_used(office: Office):
     done = office.order("verify", "--json")
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["count"], answer["required"]) == (1, 1, 2)
+    config = office.folder / "dnsblock.yaml"
+    clerk = "signatures: 1, roles: {budi@kominfo.go.id: {may: [propose]}}"
+    config.write_text(config.read_text().replace("signatures: 2", clerk))
+    done = office.order("verify", "--json")
+    answer = json.loads(done.stdout)
+    [problem] = answer["problems"]
+    assert (done.returncode, answer["count"], problem["code"]) == (1, 0, "WRONG_ROLE"), "as the daemon says"
+    assert office.verify()["verified"], "a file of keys has no roles"
     text = (office.folder / "order.yaml").read_text().replace("kominfo.go.id", "other.example")
     (office.folder / "order.yaml").write_text(text)
     done = office.order("verify")

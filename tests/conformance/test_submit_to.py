@@ -161,6 +161,8 @@ def test_an_order_that_is_not_in_force_in_time_ends_with_1(fleet, clerk: Clerk):
     later = block("B-1", ["one.example"], effective_at=stamp(in_seconds(3600)))
     said = clerk.submit(clerk.write(later), *to(api), "--timeout", "100")
     assert (said.code, said.json["instances"][0]["documents"][0]["order"]["state"]) == (1, "scheduled")
+    shown = clerk.submit(clerk.write(later), *to(api), as_json=False)
+    assert "not enforced within 60 s: it takes effect at " in shown.stderr, "nobody has waited"
     assert clerk.submit(clerk.write(later), *to(api), "--wait", "accepted").code == 0
     soon = block("B-2", ["two.example"], effective_at=stamp(in_seconds(4)))
     said = clerk.submit(clerk.write(soon), *to(api), "--timeout", "100")
