@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from dnsblock import times
 from dnsblock.change import Served
@@ -171,7 +172,14 @@ async def improper(request: Request, err: Exception) -> JSONResponse:
         else f"this version of dnsblock has no {request.method} {request.scope['path']}"
     )
     more = {"problems": Refused(err.problems).as_json()} if isinstance(err, ApiError) and err.problems else {}
-    return problem_details(err.status_code, code_of(err), reason, headers=err.headers, **more)
+    headers = {"allow": _methods(request)} if err.status_code == 405 else err.headers
+    return problem_details(err.status_code, code_of(err), reason, headers=headers, **more)
+
+
+def _methods(request: Request) -> str:
+    """The methods of a path, which may be those of several routes."""
+    routes = (route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE)
+    return ", ".join(sorted({method for route in routes for method in route.methods}))
 
 
 async def failed(request: Request, err: Exception) -> JSONResponse:

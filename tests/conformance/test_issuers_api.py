@@ -247,10 +247,12 @@ def test_other_paths_do_not_exist(api: IssuersApi, path: str):
 
 
 def test_a_wrong_method_is_refused(api: IssuersApi):
-    """405."""
+    """405, with all methods of the path (RFC 9110, section 15.5.6)."""
     api.start()
     with api.client("ministry") as client:
-        problem(client.delete("/v1/orders"), 405, "METHOD_NOT_ALLOWED")
+        response = client.delete("/v1/orders")
+        problem(response, 405, "METHOD_NOT_ALLOWED")
+        assert response.headers["allow"] == "GET, HEAD, POST"
 
 
 def test_a_replayed_order_changes_nothing(api: IssuersApi):
