@@ -324,7 +324,7 @@ def test_a_target_that_does_not_exist_refuses_only_itself(take):
             {},
             ["WRONG_SEQ: : an issuer numbers all of its orders with seq, or none; the order applies anyway"],
         ),
-        ({"seq": 2, "prev": "ab" * 32}, []),
+        ({"seq": 2, "prev": "ab" * 32}, ["GAP: prev is not the sha256 of the order with seq 1, which is"]),
     ],
     ids=["used", "missing", "wrong prev"],
 )
@@ -333,7 +333,9 @@ def test_an_unblock_with_a_wrong_number_applies_anyway(take, numbers: dict[str, 
     known = take(block("b-1", "t.me", seq=1)).new
     intake = take(unblock("u-1", "b-1", **numbers), known=known)
     assert (ids(intake), intake.refused) == (["u-1"], ())
-    assert [note.partition("0.yaml: ")[2] for note in intake.notes] == notes
+    assert len(intake.notes) == len(notes)
+    for found, begin in zip(intake.notes, notes, strict=True):
+        assert found.partition("0.yaml: ")[2].startswith(begin)
     state = derive(EMPTY.plus([*known, *intake.new]), NOW)
     assert [row.state for row in state.orders] == ["lifted", "active"]
 
