@@ -6,7 +6,7 @@ The models are those of the handlers, so the schemas cannot differ from the resp
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from openapi_pydantic import OpenAPI
 from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema_class
@@ -16,6 +16,7 @@ from dnsblock.http import models
 from dnsblock.http.answers import TITLES
 from dnsblock.http.issuers import MAX_BODY_BYTES, MAX_DOCUMENTS
 from dnsblock.http.orders import DEFAULT_PAGE, MAX_PAGE
+from dnsblock.orders.life import StateName
 
 PAGE = Path(__file__).parents[1] / "docs" / "openapi.json"
 ORDER_PATH = "/v1/orders/{issuer}/{number}"
@@ -108,7 +109,7 @@ def list_orders() -> dict[str, Any]:
         "parameters": [
             parameter("issuer", "Only of this issuer.", {"type": "string", "maxLength": 63}),
             parameter("number", "Only with this `order_id`.", {"type": "string", "maxLength": 200}),
-            parameter("state", "Only in this state.", {"type": "string", "maxLength": 30}),
+            parameter("state", "Only in this state.", {"type": "string", "enum": list(get_args(StateName))}),
             parameter(
                 "limit",
                 "Orders in the response.",

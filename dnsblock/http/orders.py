@@ -19,6 +19,7 @@ from dnsblock.http.control import Control, View
 from dnsblock.http.models import Order, OrderPage, Submission
 from dnsblock.http.paths import order_in
 from dnsblock.http.submissions import Limits, Turns, submission
+from dnsblock.orders.life import StateName
 from dnsblock.orders.state import State
 from dnsblock.policy.order_facts import MAX_ENTRIES, OrderFacts, list_orders, whole_order
 from dnsblock.policy.verdicts import Verdict
@@ -59,7 +60,7 @@ class OrdersQuery(BaseModel):
 
     number: Annotated[str, Field(max_length=200)] | None = None
     issuer: Annotated[str, Field(max_length=63)] | None = None
-    state: Annotated[str, Field(max_length=30)] | None = None
+    state: StateName | None = None  # an unknown one is a mistake, not an empty result
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] | None = None
     offset: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None  # None: the last ones
 

@@ -103,7 +103,7 @@ def test_orders_are_listed_in_pages(api: IssuersApi):
     assert ids("limit=3&offset=0") == (["B-0", "B-1", "B-2"], 0, 8)
     assert ids("limit=3&offset=9") == ([], 9, 8)
     assert ids("state=lifted") == (["B-3"], 0, 1)
-    for query in ("limit=0", "limit=10001", "limit=x", "offset=-1", f"issuer={'x' * 64}"):
+    for query in ("limit=0", "limit=10001", "limit=x", "offset=-1", "state=lift", f"issuer={'x' * 64}"):
         problem(api.get(f"/v1/orders?{query}"), 422, "INVALID")
 
 

@@ -33,9 +33,9 @@ def head(size: int, token: str = TOKEN) -> bytes:
 
 
 def answered(
-    folder: Path, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
+    folder: Path, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]], code: str
 ) -> bytes:
-    """The bytes that a client receives in a conversation with the API."""
+    """The bytes that a client receives in a conversation with the API, which counts this refusal."""
     authority = Authority(folder / "ca")
     client = ApiClient(
         name="client",
@@ -61,7 +61,9 @@ def answered(
                     finally:
                         writer.transport.abort()
 
-    return asyncio.run(run())
+    received = asyncio.run(run())
+    assert gate.refused[code] == 1
+    return received
 
 
 def test_a_body_that_stops_is_refused_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -72,7 +74,7 @@ def test_a_body_that_stops_is_refused_with_a_reason(tmp_path: Path, monkeypatch:
         writer.write(head(1000) + FORM)
         return await reader.readuntil(b'"TOO_SLOW"')
 
-    assert answered(tmp_path, talk).startswith(b"HTTP/1.1 408 ")
+    assert answered(tmp_path, talk, "TOO_SLOW").startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_large_body_has_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -89,7 +91,7 @@ def test_a_large_body_has_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         writer.write(body[1000:])
         return await reader.readuntil(b"unknown part")
 
-    assert answered(tmp_path, talk).startswith(b"HTTP/1.1 400 ")
+    assert answered(tmp_path, talk, "MALFORMED").startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_stranger_has_no_time_for_a_large_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -106,4 +108,4 @@ def test_a_stranger_has_no_time_for_a_large_body(tmp_path: Path, monkeypatch: py
                 pass
         return answer
 
-    assert answered(tmp_path, talk).startswith(b"HTTP/1.1 401 ")
+    assert answered(tmp_path, talk, "UNAUTHENTICATED").startswith(b"HTTP/1.1 401 ")
