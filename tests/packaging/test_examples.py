@@ -263,6 +263,10 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"dnsblock_orders_refused": "1x30"},
         {"dnsblock_orders_refused": "1x18 0x12"},
     ),
+    "DnsblockOrderRefusals": (
+        {'dnsblock_order_refusals_total{code="UNSIGNED"}': "0x10 1x20"},
+        {'dnsblock_order_refusals_total{code="UNSIGNED"}': "1x30"},
+    ),
     "DnsblockProbeMisses": (
         {'dnsblock_probe_misses{issuer="a"}': "4x30"},
         {'dnsblock_probe_misses{issuer="a"}': "4x14 0x16"},
