@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import shlex
 import subprocess
 import sys
 import urllib.request
@@ -220,6 +221,20 @@ def shell(text: str) -> str:
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line.split(" #")[0] for line in "\n".join(blocks).splitlines()]
     return "\n".join(line for line in lines if not line.startswith(("docker ", "systemctl ")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_in_a_block_has_options_and_arguments_that_exist(page: Path):
+    """A reader pastes it: an option or an argument too many ends with a usage error."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^dnsblock (.+)$", "\n".join(blocks).replace("\\\n", " "), re.MULTILINE)
+    for line in lines:
+        words = shlex.split(re.split(r"\|\||&&|\||>|<| #", line)[0])
+        command: click.Command = main
+        while isinstance(command, click.Group) and words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        _, left_over, _ = command.make_parser(click.Context(command)).parse_args(words)
+        assert left_over == [], line
 
 
 def test_every_exit_code_is_documented():

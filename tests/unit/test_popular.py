@@ -111,7 +111,7 @@ def test_the_size_of_the_file_is_limited(refused, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(popular, "MAX_NAMES", 2)
     assert refused("a.example\nb.example\nc.example\n") == ["3: more than 2 names"]
     monkeypatch.setattr(popular, "MAX_BYTES", 10)
-    assert refused("a.example\nb.example\n") == ["larger than 10 bytes"]
+    assert refused("a.example\nb.example\n") == ["TOO_LARGE: larger than 10 bytes"]
 
 
 def test_a_missing_file_is_refused(tmp_path: Path):
