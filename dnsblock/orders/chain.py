@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from dnsblock.orders.order import Order
+from dnsblock.orders.shared import SharedDict
 
 
 class Chain:
@@ -17,9 +18,9 @@ class Chain:
     """
 
     def __init__(self) -> None:
-        self.followed: dict[int, Order] = {}  # by seq
-        self._annulled: dict[int, list[Order]] = {}
-        self._numbered: dict[int, list[Order]] = {}
+        self.followed: SharedDict[int, Order] = SharedDict()  # by seq
+        self._annulled: SharedDict[int, list[Order]] = SharedDict()
+        self._numbered: SharedDict[int, list[Order]] = SharedDict()
         self._digests: list[tuple[str | None, ...]] = [(None,)]  # the valid values of `prev` after each seq
         self._highest = 0  # seq
         self._is_part = False
@@ -28,14 +29,14 @@ class Chain:
     def of_followed(cls, followed: Mapping[int, Order]) -> "Chain":
         """A part of a chain: the orders of some numbers. Nothing is known about the others."""
         new = cls()
-        new.followed, new._is_part = dict(followed), True
+        new.followed, new._is_part = SharedDict(followed), True
         return new
 
     def copy(self) -> "Chain":
         """A chain that can be extended without changing this one."""
         new = Chain()
-        new.followed, new._annulled = dict(self.followed), dict(self._annulled)
-        new._numbered, new._digests = dict(self._numbered), list(self._digests)
+        new.followed, new._annulled = self.followed.copy(), self._annulled.copy()
+        new._numbered, new._digests = self._numbered.copy(), list(self._digests)
         new._highest, new._is_part = self._highest, self._is_part
         return new
 

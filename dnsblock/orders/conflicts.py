@@ -66,8 +66,7 @@ class Together:
             # An annulled order without a number was a mistake. Those with one keep their numbers.
             first = next((one for one in orders.orders if _shows_numbering(one)), None)
             is_numbered = None if first is None else first.seq is not None
-            rotations = [one for one in orders.orders if one.keys is not None and one.annulled is None]
-            self._issuers[issuer] = _Own(orders.chain.copy(), is_numbered, rotations)
+            self._issuers[issuer] = _Own(orders.chain.copy(), is_numbered, orders.rotations)
         return self._issuers[issuer]
 
     # ------- Problems -------

@@ -30,8 +30,10 @@ def effects_of(state: State, former: State | None, known: Orders, serial: int) -
     `former`: only what differs from it is looked at. None: everything, since a kill may have lost an event.
     """
     for issuer, own in state.by_issuer.items():
-        before = {} if former is None or issuer not in former.by_issuer else former.by_issuer[issuer].states
-        for sha256, now in own.states.items():
+        then = None if former is None else former.by_issuer.get(issuer)
+        before = {} if then is None else then.states
+        for sha256 in own.changed_since(then):
+            now = own.states[sha256]
             if before.get(sha256) is now or (effect := _effect(now, known, serial)) is None:
                 continue
             # A record has the number only. It means the latest order: an annulled one may have lost it.

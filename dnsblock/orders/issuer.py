@@ -4,7 +4,7 @@ Immutable: `plus` returns a new object that shares everything an order did not c
 its own entries and targets, not those of the ten thousand before it.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,7 +15,9 @@ from dnsblock.orders.chain import Chain
 from dnsblock.orders.following import Following
 from dnsblock.orders.life import End, Life, Standing
 from dnsblock.orders.order import ENDS, MAY_END, Order, Target, TargetEntry
+from dnsblock.orders.shared import Lineage, SharedDict
 
+MANY = 20  # boundaries: more are sorted at once
 _PROPOSED = Standing("proposed", "PROPOSED: by a flagger; an officer of the issuer must sign it too")
 _NOTICE = Standing("notice", "NOTICE: enforces nothing itself; a block order that refers to it does")
 
@@ -34,6 +36,8 @@ class IssuerOrders:
         default_factory=dict
     )  # orders whose target has not come yet
     _boundaries: Sequence[tuple[datetime, str]] = ()  # sorted; with the order that changes
+    _rotating: tuple[str, ...] = ()  # the SHA-256 of the orders that change keys
+    lineage: Lineage = field(default_factory=Lineage, compare=False, repr=False)
     _following: list[Following] = field(init=False, default_factory=list, compare=False, repr=False)
 
     @classmethod
@@ -68,6 +72,12 @@ class IssuerOrders:
         return (life.order for life in self.lives.values())
 
     @property
+    def rotations(self) -> list[Order]:
+        """The orders that change the issuer's keys and were not annulled."""
+        own = (self.lives[sha256].order for sha256 in self._rotating)
+        return [order for order in own if order.annulled is None]
+
+    @property
     def following(self) -> Following:
         """When each numbered order followed the previous ones. It is made at the first use."""
         if not self._following:
@@ -86,7 +96,7 @@ class IssuerOrders:
         """Only the orders with these SHA-256, each with what all others mean for it."""
         lives = {sha256: self.lives[sha256] for sha256 in wanted}
         times = {(time, sha256) for sha256, life in lives.items() for time in life.boundaries()}
-        return replace(self, lives=lives, _boundaries=sorted(times))
+        return replace(self, lives=lives, _boundaries=sorted(times), lineage=Lineage())
 
     def order(self, order_id: str) -> Order | None:
         """The order with a number; None if there is none, or if it was annulled."""
@@ -135,11 +145,13 @@ class _Draft:
     """Mutable copies of an issuer's orders, while some are added."""
 
     def __init__(self, base: IssuerOrders) -> None:
-        self._lives = dict(base.lives)
+        self._lineage = base.lineage
+        self._lives = SharedDict.of(base.lives)
         self._chain = base.chain.copy()
-        self._by_id = dict(base.by_id)
-        self._aims = dict(base._aims)
-        self._pending = dict(base._pending)
+        self._by_id = SharedDict.of(base.by_id)
+        self._aims = SharedDict.of(base._aims)
+        self._pending = SharedDict.of(base._pending)
+        self._rotating = base._rotating
         self._boundaries = list(base._boundaries)
         self._touched: dict[str, Life | None] = {}  # the lives before this draft
         self._indexes: dict[str, Mapping[str, list[int]]] = {}  # of the entries of orders, by name
@@ -152,15 +164,21 @@ class _Draft:
             for time in times - now[sha256]:
                 del self._boundaries[bisect_left(self._boundaries, (time, sha256))]
         fresh = [(time, sha256) for sha256, times in now.items() for time in times - before[sha256]]
-        self._boundaries.extend(fresh)
-        self._boundaries.sort()
+        if len(fresh) > MANY:
+            self._boundaries.extend(fresh)
+            self._boundaries.sort()
+        else:
+            for one in fresh:
+                insort(self._boundaries, one)
         parts = (self._lives, self._chain, self._by_id, self._aims, self._pending, self._boundaries)
-        return IssuerOrders(*parts)
+        return IssuerOrders(*parts, self._rotating, self._lineage.then(frozenset(self._touched)))
 
     def add(self, order: Order, *, is_in_chain: bool = False) -> None:
         """Adds one order, and applies it to the others."""
         self._set(Life(order))
         self._by_id[order.order_id] = order.sha256
+        if order.keys is not None:
+            self._rotating += (order.sha256,)
         for target in order.targets:
             if target.order_id not in order.judgement.ignored:
                 self._aims[order.sha256, target.order_id] = self._meant(target.order_id, order)
@@ -180,7 +198,7 @@ class _Draft:
 
         Not one that was annulled before: the number may come again, with the right order.
         """
-        sha256 = self._by_id.get(order_id)
+        sha256: str | None = self._by_id.get(order_id)
         annulled = None if sha256 is None else self._lives[sha256].order.annulled
         if annulled is None or annulled.n is None:
             return sha256

@@ -12,6 +12,7 @@ from dnsblock.orders.facts import Activated, Annulment, Approval, Expired, Judge
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Annulled, Order
 from dnsblock.orders.records import Record
+from dnsblock.orders.shared import SharedDict
 from dnsblock.orders.verdict import Release
 from dnsblock.principal import Principal
 
@@ -51,9 +52,10 @@ class Orders:
         issuers = dict(self.issuers)
         for issuer, own in by_issuer.items():
             issuers[issuer] = self.of(issuer).plus(own)
-        digests = {digest: order for order in new for digest in order.digests}
+        digests = SharedDict.of(self.by_digest)
+        digests.update((digest, order) for order in new for digest in order.digests)
         added = tuple((order.issuer, order.sha256) for order in new)
-        facts = (issuers, {**self.by_digest, **digests}, (*self.sequence, *added))
+        facts = (issuers, digests, self.sequence + added)
         return Orders(*facts, max(self.last_annulment, *map(_annulled_at, new)))
 
     def _with_entries_of_notice(self, order: Order, others: Sequence[Order]) -> Order:
@@ -93,7 +95,9 @@ class Orders:
         return replace(found, last_annulment=now)
 
     def _with_digests(self, order: Order) -> Mapping[str, Order]:
-        return {**self.by_digest, **dict.fromkeys(order.digests, order)}
+        digests = SharedDict.of(self.by_digest)
+        digests.update(dict.fromkeys(order.digests, order))
+        return digests
 
     def with_all(self, orders: Iterable[Order]) -> "Orders":
         """With new orders, and with others instead of those with the same document."""

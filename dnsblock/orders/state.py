@@ -7,12 +7,14 @@ since a former state are taken from it.
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.life import InForce, Life, Part, StateName
 from dnsblock.orders.name_index import MANY, NameIndex
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.schema import Action
+from dnsblock.orders.shared import Lineage, SharedDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +35,50 @@ class OrderState:
     notes: tuple[str, ...]
 
 
+class _Counted(NamedTuple):
+    """How some entries came from earlier ones, and how many they are."""
+
+    lineage: Lineage
+    entries: int
+    answers: int
+
+
 class Entries:
     """The entries of one issuer that are in force, by the SHA-256 of their order.
 
     A part that stays the same in a later state is the same object.
     """
 
-    def __init__(self, parts: Mapping[str, Part], index: NameIndex | None = None) -> None:
+    def __init__(
+        self, parts: Mapping[str, Part], index: NameIndex | None = None, before: "_Counted | None" = None
+    ) -> None:
+        """`before`: the lineage and the counts, if they are known."""
         self.parts = parts
         self.index = index  # it may know more orders than those in force
-        self._count = sum(map(len, parts.values()))
+        if before is None:
+            answers = sum(len(part.answers) for part in parts.values())
+            before = _Counted(Lineage(), sum(map(len, parts.values())), answers)
+        self._counted = before
 
     @property
     def answers(self) -> int:
         """The number of orders and answer profiles: as many rules are needed."""
-        return sum(len(part.answers) for part in self.parts.values())
+        return self._counted.answers
+
+    def with_parts(self, changed: Mapping[str, Part | None], index: NameIndex | None) -> "Entries":
+        """With other parts of some orders; None: without one."""
+        parts, counted = SharedDict.of(self.parts), self._counted
+        entries, answers = counted.entries, counted.answers
+        for sha256, part in changed.items():
+            if (before := parts.get(sha256)) is not None:
+                entries, answers = entries - len(before), answers - len(before.answers)
+            if part is not None:
+                entries, answers = entries + len(part), answers + len(part.answers)
+                parts[sha256] = part
+            elif before is not None:
+                del parts[sha256]
+        lineage = counted.lineage.then(frozenset(changed))
+        return Entries(parts, index, _Counted(lineage, entries, answers))
 
     def only(self, names: Collection[str]) -> "Entries":
         """The entries with one of these names."""
@@ -59,7 +90,7 @@ class Entries:
             yield from part.items
 
     def __len__(self) -> int:
-        return self._count
+        return self._counted.entries
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entries) and tuple(self) == tuple(other)
@@ -68,9 +99,13 @@ class Entries:
 
     def changed_since(self, former: "Entries") -> tuple[list[InForce], list[InForce]]:
         """The entries in parts that differ: those of `former`, and those of these."""
-        before = [part for key, part in former.parts.items() if self.parts.get(key) is not part]
-        now = [part for key, part in self.parts.items() if former.parts.get(key) is not part]
-        return [item for part in before for item in part.items], [item for part in now for item in part.items]
+        keys = self._counted.lineage.between(former._counted.lineage)
+        if keys is None:
+            keys = {*former.parts, *self.parts}
+        pairs = [(former.parts.get(key), self.parts.get(key)) for key in keys]
+        differing = [(before, now) for before, now in pairs if before is not now]
+        gone = [item for part, _ in differing if part is not None for item in part.items]
+        return gone, [item for _, part in differing if part is not None for item in part.items]
 
     def named(self, names: Collection[str]) -> list[InForce]:
         """The entries with one of these names."""
@@ -105,6 +140,15 @@ class IssuerState:
     at: datetime
     in_force: Entries
     states: Mapping[str, OrderState]  # by SHA-256 of the document, in ledger order
+    held: Mapping[str, OrderState]  # of these, the orders that are held
+    lineage: Lineage
+
+    def changed_since(self, former: "IssuerState | None") -> Iterable[str]:
+        """The orders whose state may differ from a former one."""
+        keys = None if former is None else self.lineage.between(former.lineage)
+        if keys is None:
+            return self.states.keys()
+        return sorted(keys, key=lambda key: (self.states[key].effective_at, self.states[key].order_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,38 +204,42 @@ def derive(orders: Orders, at: datetime, former: State | None = None) -> State:
 
 
 def _issuer(orders: IssuerOrders, at: datetime, former: IssuerState | None) -> IssuerState:
-    if former is None:
-        changed = set(orders.lives)
-        parts: dict[str, Part] = {}
-        states: dict[str, OrderState] = {}
-    else:
-        old = former.orders.lives
-        changed = {sha256 for sha256, life in orders.lives.items() if old.get(sha256) is not life}
-        changed |= orders.changed_between(former.at, at)
-        parts, states = dict(former.in_force.parts), dict(former.states)
-        for gone in old.keys() - orders.lives.keys():  # another ledger: the operator has accepted a restore
-            parts.pop(gone, None)
-            del states[gone]
-            changed.add(gone)
-    for sha256, life in (
-        orders.lives.items()
-        if former is None
-        else [(one, orders.lives[one]) for one in changed if one in orders.lives]
-    ):
-        now = life.in_force(at)
-        before_now = parts.get(sha256)
-        if now is None:
-            parts.pop(sha256, None)
-        elif not now.is_same(before_now):
+    changed = None if former is None else orders.lineage.between(former.orders.lineage)
+    if former is None or changed is None:  # the first state, or another ledger
+        return _derived(orders, at)
+    changed |= orders.changed_between(former.at, at)
+    if not changed:
+        return IssuerState(orders, at, former.in_force, former.states, former.held, former.lineage)
+    states, held = SharedDict.of(former.states), dict(former.held)
+    parts: dict[str, Part | None] = {}
+    for sha256 in changed:
+        life = orders.lives[sha256]
+        now, before = life.in_force(at), former.in_force.parts.get(sha256)
+        if before is not None if now is None else not now.is_same(before):
             parts[sha256] = now
         states[sha256] = _state(life, 0 if now is None else len(now), at)
-    if former is not None and not changed:
-        return IssuerState(orders, at, former.in_force, states)
-    index = None if former is None else former.in_force.index
-    if index is not None:
-        index.add(part.order for sha256 in changed if (part := parts.get(sha256)) is not None)
-    in_force = Entries(parts, index)
-    return IssuerState(orders, at, in_force, states)
+        held.pop(sha256, None)
+        if states[sha256].state == "held":
+            held[sha256] = states[sha256]
+    in_force = former.in_force
+    if parts:
+        if (index := in_force.index) is not None:
+            index.add(part.order for part in parts.values() if part is not None)
+        in_force = in_force.with_parts(parts, index)
+    return IssuerState(orders, at, in_force, states, held, former.lineage.then(frozenset(changed)))
+
+
+def _derived(orders: IssuerOrders, at: datetime) -> IssuerState:
+    """The state of all orders, without a former one."""
+    parts: dict[str, Part] = {}
+    states: dict[str, OrderState] = {}
+    for sha256, life in orders.lives.items():
+        now = life.in_force(at)
+        if now is not None:
+            parts[sha256] = now
+        states[sha256] = _state(life, 0 if now is None else len(now), at)
+    held = {sha256: state for sha256, state in states.items() if state.state == "held"}
+    return IssuerState(orders, at, Entries(SharedDict(parts)), SharedDict(states), held, Lineage())
 
 
 def _state(life: Life, in_force: int, at: datetime) -> OrderState:

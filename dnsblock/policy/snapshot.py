@@ -283,8 +283,9 @@ def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tupl
     said = {(order.issuer, order.order_id) for order in new}
     held = [
         f"order {order.order_id} of {order.issuer}: {note}"
-        for order in policy.state.orders
-        if order.state == "held" and (order.issuer, order.order_id) not in said
+        for own in policy.state.by_issuer.values()
+        for order in own.held.values()
+        if (order.issuer, order.order_id) not in said
         for note in order.notes
     ]
     issuers = {zone.issuer for zone in config.zones if not zone.is_shadow}
