@@ -148,7 +148,8 @@ class IssuerState:
         keys = None if former is None else self.lineage.between(former.lineage)
         if keys is None:
             return self.states.keys()
-        return sorted(keys, key=lambda key: (self.states[key].effective_at, self.states[key].order_id))
+        own = keys & self.states.keys()
+        return sorted(own, key=lambda key: (self.states[key].effective_at, self.states[key].order_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,13 @@ def _issuer(orders: IssuerOrders, at: datetime, former: IssuerState | None) -> I
     states, held = SharedDict.of(former.states), dict(former.held)
     parts: dict[str, Part | None] = {}
     for sha256 in changed:
-        life = orders.lives[sha256]
+        life = orders.lives.get(sha256)
+        if life is None:  # another ledger: the operator has accepted a restore, or a draft was dropped
+            states.pop(sha256, None)
+            held.pop(sha256, None)
+            if sha256 in former.in_force.parts:
+                parts[sha256] = None
+            continue
         now, before = life.in_force(at), former.in_force.parts.get(sha256)
         if before is not None if now is None else not now.is_same(before):
             parts[sha256] = now

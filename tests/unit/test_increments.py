@@ -107,3 +107,24 @@ def drafted(orders: Orders, batch: list[Record]) -> Orders:
             signed = replace(known.judgement, signers=now.signers, is_proposed=now.is_proposed)
             return orders.with_all([replace(known, judgement=signed.with_verdicts(now.verdicts))])
     return orders
+
+
+@settings(deadline=None, max_examples=300)
+@given(ledgers(issuers=("a", "b")), st.data())
+def test_a_state_does_not_depend_on_the_former_one(records: list[Record], data: st.DataObject):
+    """The former state may be of a longer or a shorter ledger, or of a draft: it only saves work."""
+    ends = st.sampled_from([0, *appends_end(records, 0)])
+    shared = fold(records[: data.draw(ends)])
+    former = derive(shared, data.draw(HOURS))
+    for _ in range(3):
+        end = data.draw(ends)
+        orders = data.draw(st.sampled_from([fold(records[:end]), fold(records[end:], shared), shared]))
+        at = data.draw(HOURS)
+        state = derive(orders, at, former)
+        alone = derive(orders, at)
+        assert list(shown(state)) == list(shown(alone))
+        for issuer, own in state.by_issuer.items():
+            assert len(own.in_force) == len(alone.by_issuer[issuer].in_force)
+            assert own.in_force.answers == alone.by_issuer[issuer].in_force.answers
+            assert own.held == alone.by_issuer[issuer].held
+        former = data.draw(st.sampled_from([state, former]))
