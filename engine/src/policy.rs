@@ -2,7 +2,7 @@
 //!
 //! A policy zone is the orders of one issuer or one list, compiled. It is immutable.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +16,9 @@ use crate::prefix::{Prefix, Prefixes};
 
 pub mod compiler;
 pub mod difference;
+mod exceptions;
 mod filter;
+mod keyed;
 mod layers;
 pub mod names;
 mod partitions;
@@ -28,6 +30,7 @@ mod sorter;
 mod symbols;
 mod writer;
 use compiler::Compiled;
+use exceptions::Exceptions;
 pub use layers::Changes;
 use layers::ZoneNames;
 use names::Names;
@@ -191,8 +194,7 @@ pub struct PolicyZone {
     addresses: Prefixes,
     listed: usize,
     digest: [u8; 32],
-    /// See `above_exceptions`: for denials of this zone, and for those of later zones.
-    above_exceptions: [OnceLock<HashSet<u64>>; 2],
+    exceptions: Exceptions,
 }
 
 /// The entries of an owner, for the name itself and for the names below: the match, and an index
@@ -226,17 +228,22 @@ impl PolicyZone {
             hasher.update(rule.canonical() + "\n");
         }
         let digest = hasher.finalize().into();
-        Some(PolicyZone::of(name, names, rules, None, Prefixes::default(), listed, digest))
+        let exceptions = Exceptions::of(names.base(), &rules);
+        let zone = PolicyZone::of(name, names, rules, None, Prefixes::default(), listed, digest);
+        Some(PolicyZone { exceptions, ..zone })
     }
 
     /// A zone of orders, which sets names aside that were chosen for their hashes.
     pub fn of_entries(name: &str, compiled: Compiled, rules: RuleTable) -> Option<PolicyZone> {
         let aside: Vec<u16> = compiled.aside.iter().map(|(hash, _, _)| Ranges::of(*hash)).collect();
-        let names = ZoneNames::with_aside(Arc::new(compiled.names), compiled.aside)?;
+        let mut exceptions = Exceptions::of(&compiled.names, &rules);
+        let note = |name: &[u8], before, after| exceptions.note(name, before, after, &rules);
+        let names = ZoneNames::with_aside(Arc::new(compiled.names), compiled.aside, note)?;
         let listed = listed(&names, &rules, |rule| rules.all()[rule as usize].is_exemption())?;
         let mut ranges = compiled.ranges;
         names.digest(&mut ranges, aside, rules.all());
-        Some(PolicyZone::of_orders(name, names, rules, ranges, listed))
+        let zone = PolicyZone::of_orders(name, names, rules, ranges, listed);
+        Some(PolicyZone { exceptions, ..zone })
     }
 
     /// This zone of orders with other entries for some owners, as if it were compiled from all
@@ -248,12 +255,20 @@ impl PolicyZone {
             usize::from(scope.is_some_and(|scope| scope.is_listed(is_exemption)))
         };
         let mut listed = self.listed;
-        let names = self.names.with_changes(changes, |before, after| {
+        let mut exceptions = self.exceptions.clone();
+        let names = self.names.with_changes(changes, |name, before, after| {
             listed = listed + counts(after) - counts(before);
+            exceptions.note(name, before, after, &rules);
         })?;
         let mut ranges = self.ranges.clone()?;
         names.digest(&mut ranges, changed, rules.all());
-        Some(PolicyZone::of_orders(&self.name, names, rules, ranges, listed))
+        let zone = PolicyZone::of_orders(&self.name, names, rules, ranges, listed);
+        Some(PolicyZone { exceptions, ..zone })
+    }
+
+    /// Whether changes have made at least half of what `with_changes` can hold.
+    pub fn is_grown(&self) -> bool {
+        self.names.is_grown()
     }
 
     fn of_orders(
@@ -308,8 +323,8 @@ impl PolicyZone {
         listed: usize,
         digest: [u8; 32],
     ) -> PolicyZone {
-        let (name, above_exceptions) = (name.to_string(), Default::default());
-        PolicyZone { name, names, rules, ranges, addresses, listed, digest, above_exceptions }
+        let (name, exceptions) = (name.to_string(), Exceptions::default());
+        PolicyZone { name, names, rules, ranges, addresses, listed, digest, exceptions }
     }
 
     /// The entry that decides about `name`: that of the longest owner. `walk` has the hashes of its

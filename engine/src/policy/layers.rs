@@ -5,10 +5,10 @@
 //! digest are those of a zone that was compiled from scratch with the same entries.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::compiler::Aside;
+use super::keyed::Keyed;
 use super::names::Names;
 use super::ranges::{RangeDigest, Ranges};
 use super::{CanonicalRule, Scope};
@@ -32,7 +32,7 @@ struct Overlay {
     /// In the order of names: by hash, then by text.
     owners: Vec<Owner>,
     /// The owners of each hash: the first one, and how many.
-    by_hash: HashMap<u64, (u32, u32), Keys>,
+    by_hash: HashMap<u64, (u32, u32), Keyed>,
     /// Names that were chosen for their hashes, which no base can have.
     aside: usize,
     /// The number of base names that owners replace or remove.
@@ -69,24 +69,28 @@ impl From<Arc<Names>> for ZoneNames {
 impl ZoneNames {
     /// Names of which some were set aside, since they were chosen for their hashes. A base with them
     /// would be slow.
-    pub fn with_aside(base: Arc<Names>, aside: Aside) -> Option<ZoneNames> {
+    pub fn with_aside(
+        base: Arc<Names>,
+        aside: Aside,
+        note: impl FnMut(&[u8], Option<Scope>, Option<Scope>),
+    ) -> Option<ZoneNames> {
         if aside.is_empty() {
             return Some(base.into());
         }
         let overlay = Overlay { aside: aside.len(), ..Overlay::default() };
         let names = ZoneNames { base, overlay: Some(Box::new(overlay)) };
         let changes = aside.into_iter().map(|(hash, text, scope)| ((hash, text), Some(scope))).collect();
-        names.with_changes(changes, |_, _| {})
+        names.with_changes(changes, note)
     }
 
-    /// These names with other scopes for some owners. `note` gets the scopes of each owner before and
-    /// after. Only the changed owners are looked up and verified.
+    /// These names with other scopes for some owners. `note` gets the name of each owner, and its scopes
+    /// before and after. Only the changed owners are looked up and verified.
     ///
     /// Returns `None` if the zone must be compiled again: the overlay is too large.
     pub fn with_changes(
         &self,
         changes: Changes,
-        mut note: impl FnMut(Option<Scope>, Option<Scope>),
+        mut note: impl FnMut(&[u8], Option<Scope>, Option<Scope>),
     ) -> Option<ZoneNames> {
         let before = self.overlay.as_deref();
         let mut rest = before.map_or(&[][..], |overlay| &overlay.owners).iter().peekable();
@@ -100,7 +104,7 @@ impl ZoneNames {
             let in_base = self.base.find(*hash, &text, 0);
             let scope_in_base = in_base.map(|(scope, _)| *scope);
             let same = rest.next_if(|owner| owner.key() == (*hash, name));
-            note(same.map_or(scope_in_base, |owner| owner.scope), *scope);
+            note(name, same.map_or(scope_in_base, |owner| owner.scope), *scope);
             if scope_in_base == *scope {
                 continue;
             }
@@ -115,12 +119,23 @@ impl ZoneNames {
         }
         owners.extend(rest.cloned());
         let aside = before.map_or(0, |overlay| overlay.aside);
-        if owners.len() > MAX_OWNERS.max(self.base.entries() / BASE_PART) + aside {
+        if owners.len() > self.most_changes() + aside {
             return None;
         }
         let overlay = Some(Box::new(Overlay::new(&self.base, owners, aside)));
         let names = ZoneNames { base: Arc::clone(&self.base), overlay };
         names.finds_all(&changes).then_some(names)
+    }
+
+    /// How many owners an overlay may have, without those set aside.
+    fn most_changes(&self) -> usize {
+        MAX_OWNERS.max(self.base.entries() / BASE_PART)
+    }
+
+    /// Whether the overlay has at least half of the owners that it may have.
+    pub fn is_grown(&self) -> bool {
+        let owners = self.overlay.as_ref().map_or(0, |o| o.owners.len().saturating_sub(o.aside));
+        2 * owners >= self.most_changes()
     }
 
     /// Verifies each changed owner with the lookup that answers queries.
@@ -158,6 +173,12 @@ impl ZoneNames {
                 take(rank, &text, &scope);
             }
         }
+    }
+
+    /// False only for names that it does not have.
+    pub fn may_hold(&self, hash: u64) -> bool {
+        let is_changed = || self.overlay.as_ref().is_some_and(|overlay| overlay.by_hash.contains_key(&hash));
+        self.base.may_hold(hash) || is_changed()
     }
 
     /// At least all scopes of the names.
@@ -265,45 +286,5 @@ impl Overlay {
         let same_hash = self.owners.get(first as usize..(first + count) as usize)?;
         let place = same_hash.binary_search_by(|owner| (*owner.text).cmp(name)).ok()?;
         Some(first as usize + place)
-    }
-}
-
-/// Mixes a hash with random keys: that of a name is the same everywhere, so names can be chosen for
-/// it.
-#[derive(Clone)]
-struct Keys([u64; 2]);
-
-impl Default for Keys {
-    fn default() -> Keys {
-        let random = RandomState::new();
-        Keys([random.hash_one(0), random.hash_one(1) | 1])
-    }
-}
-
-impl BuildHasher for Keys {
-    type Hasher = Mixed;
-
-    fn build_hasher(&self) -> Mixed {
-        Mixed { keys: self.0, hash: 0 }
-    }
-}
-
-struct Mixed {
-    keys: [u64; 2],
-    hash: u64,
-}
-
-impl Hasher for Mixed {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only hashes of names are keys");
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        let product = u128::from(hash ^ self.keys[0]) * u128::from(self.keys[1]);
-        self.hash = product as u64 ^ (product >> 64) as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.hash
     }
 }

@@ -206,6 +206,12 @@ impl Names {
         }
     }
 
+    /// False only for names that are not in the list.
+    pub fn may_hold(&self, hash: u64) -> bool {
+        let (place, local) = self.place(hash);
+        self.segment(place).may_hold(local)
+    }
+
     /// The number of names before this name, which is not in the list.
     pub fn names_before(&self, hash: u64, name: &[u8]) -> u64 {
         let (place, local) = self.place(hash);

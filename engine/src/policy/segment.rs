@@ -176,10 +176,17 @@ impl<'a> Segment<'a> {
 
     /// The rank of the first entry after a name that is not in the segment. `is_after` tells from
     /// the codes of an entry whether it comes after the name.
-    pub fn first_after(&self, local: LocalHash, is_after: impl FnMut(&[u8]) -> bool) -> u32 {
+    pub fn first_after(&self, local: LocalHash, mut is_after: impl FnMut(&[u8]) -> bool) -> u32 {
         let Some(bucket) = self.bucket(local.place(self.header.buckets)) else { return 0 };
-        let before = bucket.each().position(is_after).unwrap_or(bucket.lengths.len());
-        bucket.first_rank + before as u32
+        let (mut first, mut end) = (0, bucket.lengths.len());
+        while first < end {
+            let middle = first.midpoint(end);
+            match is_after(bucket.codes_of(middle)) {
+                true => end = middle,
+                false => first = middle + 1,
+            }
+        }
+        bucket.first_rank + first as u32
     }
 
     fn word(&self, place: usize) -> u64 {

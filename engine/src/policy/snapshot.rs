@@ -3,14 +3,14 @@
 //! The first zone that matches decides (RPZ, draft-vixie-dnsop-dns-rpz-00 section 5.2). Later zones
 //! are not evaluated.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::exceptions::Denial;
 use super::names::SEED;
-use super::{Action, Answer, Found, Match, PolicyZone, Rule, Scope, Structured};
+use super::{Action, Answer, Found, Match, PolicyZone, Rule, Structured};
 use crate::message::Transport;
 use crate::name::{Name, Walk};
 use crate::nat64::Nat64;
@@ -23,9 +23,6 @@ pub struct Snapshot {
     shadows: Vec<Shadow>,
     serial: u32,
     digest: [u8; 32],
-    /// Owners whose NXDOMAIN would also deny a name below that this snapshot does not block (RFC
-    /// 8020 section 2), for each zone.
-    shielded: Vec<HashSet<Box<[u8]>>>,
     nat64: Nat64,
 }
 
@@ -103,6 +100,8 @@ pub struct Decision<'a> {
     pub answer: &'a Answer,
     pub reference: &'a str,
     pub structured: Option<&'a Structured>,
+    /// The hash of the queried name; 0 for an address.
+    hash: u64,
 }
 
 impl<'a> Decision<'a> {
@@ -116,13 +115,13 @@ impl<'a> Decision<'a> {
     }
 
     /// `None` for an exemption.
-    fn new(zone: usize, found: Found<'a>) -> Option<Decision<'a>> {
+    fn new(zone: usize, found: Found<'a>, hash: u64) -> Option<Decision<'a>> {
         let Found { skip, scope, rank, rule } = found;
         match rule {
             Rule::Exemption => None,
             Rule::Answer { answer, reference, structured } => {
                 let structured = structured.as_deref();
-                Some(Decision { zone, skip, scope, rank, answer, reference, structured })
+                Some(Decision { zone, skip, scope, rank, answer, reference, structured, hash })
             }
         }
     }
@@ -145,8 +144,8 @@ impl Snapshot {
                 false => zones.push(zone),
             }
         }
-        let shielded = (0..zones.len()).map(|place| shield(&zones[..=place])).collect();
-        Snapshot { zones, shadows, serial, digest, shielded, nat64 }
+        prepare_denials(&zones);
+        Snapshot { zones, shadows, serial, digest, nat64 }
     }
 
     /// SHA-256 over the name, digest and flags (targets, shadow) of each zone in order, and over
@@ -207,7 +206,7 @@ impl Snapshot {
         let holds = |zone: &PolicyZone| addresses.clone().any(|address| zone.addresses.contains(address));
         zones.find_map(|(place, (zone, _))| {
             let rule = zone.rules.all().first().filter(|_| holds(zone))?;
-            let decision = Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule })?;
+            let decision = Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule }, 0)?;
             decision.holds(evaluation.transport).then_some(decision)
         })
     }
@@ -279,22 +278,14 @@ impl Snapshot {
     /// Whether the answer for a blocked name may be NXDOMAIN: only if all names below are denied as
     /// well (RFC 8020 section 2).
     pub fn denies_all_below(&self, name: &Name, decision: &Decision<'_>) -> bool {
-        if decision.scope == Match::Exact {
-            return false;
-        }
-        let owner = name.suffix(decision.skip);
-        !self.shielded[decision.zone].contains(owner) || !self.has_exception_below(name, decision.zone)
+        let denies = decision.answer.action == Action::Nxdomain && decision.scope != Match::Exact;
+        denies && !self.has_exception_below(name, decision)
     }
 
-    /// Whether an entry of this zone or of an earlier one exempts the name or a name below. Called
-    /// for shielded owners only, which are few.
-    fn has_exception_below(&self, name: &Name, zone: usize) -> bool {
-        let walk = Walk::new(name, SEED);
-        self.zones[..=zone].iter().enumerate().any(|(place, PlacedZone { zone: asked, .. })| {
-            let denial = Denial::of(place == zone);
-            let same = asked.scope_of(name, &walk, 0);
-            same.is_some_and(|scope| asked.is_exception(&scope, denial))
-                || asked.above_exceptions(denial).contains(&walk.hash(0))
+    /// Whether an entry of this zone or of an earlier one exempts the name or a name below.
+    fn has_exception_below(&self, name: &Name, decision: &Decision<'_>) -> bool {
+        self.zones[..=decision.zone].iter().enumerate().any(|(place, PlacedZone { zone, .. })| {
+            zone.excepts(name, decision.hash, Denial::of(place == decision.zone))
         })
     }
 
@@ -317,79 +308,16 @@ impl Snapshot {
     }
 }
 
-/// Owners of the last zone whose NXDOMAIN would deny a name below that an entry of this or of an
-/// earlier zone exempts. The time is proportional to the smaller of each two zones.
-fn shield(zones: &[PlacedZone]) -> HashSet<Box<[u8]>> {
-    let mut shielded = HashSet::new();
-    let last = match zones.last() {
-        Some(last) if last.zone.names.scopes().any(|scope| last.zone.says_nxdomain(&scope)) => &last.zone,
-        _ => return shielded,
-    };
+/// Finds the names above exceptions of all zones where a denial depends on them, so that no query
+/// waits for it.
+fn prepare_denials(zones: &[PlacedZone]) {
     for (place, PlacedZone { zone, .. }) in zones.iter().enumerate() {
-        let denial = Denial::of(place + 1 == zones.len());
-        if !zone.names.scopes().any(|scope| zone.is_exception(&scope, denial)) {
-            continue;
+        if zone.exceptions.may_deny_all {
+            zone.prepare(Denial::Itself);
         }
-        // Computed here, so that no query waits for it.
-        zone.above_exceptions(denial);
-        if zone.entries() <= last.entries() {
-            shield_from_exceptions(zone, denial, last, &mut shielded);
-        } else {
-            shield_from_denials(zone, denial, last, &mut shielded);
+        if zones[place + 1..].iter().any(|later| later.zone.exceptions.may_deny_all) {
+            zone.prepare(Denial::Later);
         }
-    }
-    shielded
-}
-
-/// Adds for each exception of `zone` the names above that `last` denies.
-fn shield_from_exceptions(
-    zone: &PolicyZone,
-    denial: Denial,
-    last: &PolicyZone,
-    shielded: &mut HashSet<Box<[u8]>>,
-) {
-    zone.each_exception(denial, |name, walk| {
-        for skip in 0..name.labels() {
-            let above = last.scope_of(name, walk, skip);
-            if above.is_some_and(|scope| skip == 0 || last.denies_below(&scope)) {
-                shielded.insert(name.suffix(skip).into());
-            }
-        }
-    });
-}
-
-/// Adds each denial of `last` with an exception of `zone` at or below it.
-fn shield_from_denials(
-    zone: &PolicyZone,
-    denial: Denial,
-    last: &PolicyZone,
-    shielded: &mut HashSet<Box<[u8]>>,
-) {
-    let above_exceptions = zone.above_exceptions(denial);
-    last.each_owner(
-        |scope| last.says_nxdomain(scope),
-        |name, walk| {
-            let same = zone.scope_of(name, walk, 0);
-            let excepted = same.is_some_and(|scope| zone.is_exception(&scope, denial));
-            if excepted || above_exceptions.contains(&walk.hash(0)) {
-                shielded.insert(name.suffix(0).into());
-            }
-        },
-    );
-}
-
-/// Whose denial an exception is checked against.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Denial {
-    /// The zone with the exceptions.
-    Itself,
-    /// A later zone.
-    Later,
-}
-
-impl Denial {
-    fn of(is_itself: bool) -> Denial {
-        if is_itself { Denial::Itself } else { Denial::Later }
     }
 }
 
@@ -402,54 +330,21 @@ impl PolicyZone {
         walk: &Walk,
         transport: Transport,
     ) -> Option<Decision<'_>> {
-        let decision = Decision::new(place, self.find(name, walk)?)?;
+        let decision = Decision::new(place, self.find(name, walk)?, walk.hash(0))?;
         decision.holds(transport).then_some(decision)
     }
 
-    fn denies_below(&self, scope: &Scope) -> bool {
-        scope.under.is_some_and(|(_, rule)| self.rules.all()[rule as usize].is(Action::Nxdomain))
+    fn prepare(&self, denial: Denial) {
+        self.exceptions.prepare(denial, self.names.base(), &self.rules, self.ranges.is_some());
     }
 
-    fn says_nxdomain(&self, scope: &Scope) -> bool {
-        let sides = [scope.at, scope.under];
-        sides.iter().flatten().any(|(_, rule)| self.rules.all()[*rule as usize].is(Action::Nxdomain))
-    }
-
-    /// Every wanted owner, with the hashes of its suffixes.
-    fn each_owner(&self, wants: impl Fn(&Scope) -> bool, mut take: impl FnMut(&Name, &Walk)) {
-        self.names.each(
-            |_, scope| wants(scope),
-            |_, text, _| {
-                let name = Name::from_text(text.as_bytes()).expect("owners were names when added");
-                take(&name, &Walk::new(&name, SEED));
-            },
-        );
-    }
-
-    /// Whether not all names below an owner are denied. For a denial by a later zone, a truncate
-    /// entry is no exception: over TCP, the later zone decides.
-    fn is_exception(&self, scope: &Scope, denial: Denial) -> bool {
-        let mut sides = [scope.at, scope.under].into_iter().flatten();
-        let is_tcp_only = |(_, rule): (Match, u32)| self.rules.all()[rule as usize].is(Action::Truncate);
-        !self.denies_below(scope) && (denial == Denial::Itself || !sides.all(is_tcp_only))
-    }
-
-    fn each_exception(&self, denial: Denial, take: impl FnMut(&Name, &Walk)) {
-        self.each_owner(|scope| self.is_exception(scope, denial), take);
-    }
-
-    /// The hashes of all names above an exception. Computed once per zone. If two names have the
-    /// same hash, a response is NODATA instead of NXDOMAIN.
-    fn above_exceptions(&self, denial: Denial) -> &HashSet<u64> {
-        let is_same = !self.rules.all().iter().any(|rule| rule.is(Action::Truncate));
-        let made = &self.above_exceptions[if is_same { 0 } else { denial as usize }];
-        made.get_or_init(|| {
-            let mut above = HashSet::new();
-            let mut add = |name: &Name, walk: &Walk| {
-                above.extend((1..name.labels()).map(|skip| walk.hash(skip)));
-            };
-            self.each_exception(denial, &mut add);
-            above
-        })
+    /// Whether the name with this hash or a name below is an exception from a denial.
+    fn excepts(&self, name: &Name, hash: u64, denial: Denial) -> bool {
+        let Some(above) = self.exceptions.above(denial) else { return false };
+        let is_itself = || {
+            let scope = self.names.may_hold(hash).then(|| self.scope_of(name, &Walk::new(name, SEED), 0));
+            scope.flatten().is_some_and(|scope| self.rules.is_exception(&scope, denial))
+        };
+        above.contain(hash) || is_itself()
     }
 }
