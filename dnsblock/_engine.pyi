@@ -272,6 +272,13 @@ class PolicyZone:
         """
 
     @property
+    def is_grown(self) -> bool:
+        """Whether `with_changes` has made half of the changes that it can make before it returns None."""
+
+    def compiled_again(self) -> PolicyZone:
+        """The same zone, compiled from its own entries. Raises `OSError` and `NotCompiled`."""
+
+    @property
     def name(self) -> str: ...
     @property
     def entries(self) -> int:

@@ -1,5 +1,7 @@
 """Compiles the policy of the next scheduled change before it comes, so that the clock tick only swaps it.
 
+It also compiles zones of orders again, before so much has changed that a publish would have to do it.
+
 `Publisher` uses it; the daemon runs `Ahead.follow` as a task. It only saves time: a commit derives and
 compiles everything again that differs from the policy made here. So no change of orders, lists or
 configuration has to invalidate it.
@@ -9,13 +11,17 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Protocol
 
 from dnsblock.log import event
 from dnsblock.orders.orders import Orders
 from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.snapshot import Draft, Policy
+from dnsblock.policy.zones import OrderZone
 from dnsblock.times import utc
 
 HORIZON = timedelta(minutes=10)  # longer before a change, nothing is compiled: orders may still come
@@ -41,17 +47,21 @@ class Ahead:
         self._at_work = at_work
         self._policy: Policy | None = None
         self._made_from: tuple[Policy, Orders] | None = None
+        self._compact: Mapping[str, _Compact] = MappingProxyType({})  # by the name of the zone
 
     def nearest(self, in_force: Policy, now: datetime) -> Policy:
         """The policy with which one for `now` has most in common."""
         ahead = self._policy
-        return in_force if ahead is None or now < ahead.at else ahead
+        nearest = in_force if ahead is None or now < ahead.at else ahead
+        compact = {name: one.again for name, one in self._compact.items() if one.is_of(nearest, name)}
+        return replace(nearest, orders={**nearest.orders, **compact}) if compact else nearest
 
     async def follow(self, publisher: Publishes) -> None:
         """Compiles the policy of each next change, until it is cancelled."""
         while True:
             self.has_settled.clear()
             await self._compile(publisher)
+            await self._compile_again(publisher)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self.has_settled.wait()
@@ -80,6 +90,38 @@ class Ahead:
     ) -> Policy:
         with self._at_work:
             return recorder.compile(draft, in_force.lists, keeps_list_zones=True, former=former, at=at)
+
+    async def _compile_again(self, publisher: Publishes) -> None:
+        """Compiles the zones of orders in which much has changed."""
+        policy = publisher.policy
+        self._compact = {name: one for name, one in self._compact.items() if one.is_of(policy, name)}
+        for name, zone in policy.orders.items():
+            if zone.is_grown and name not in self._compact:
+                again = zone
+                try:
+                    again = await asyncio.to_thread(self._run_again, zone)
+                    event(logging.DEBUG, f"the zone {name} is compiled again: much has changed in it")
+                except Exception as err:  # a publish does it once it must, and reports why it fails
+                    event(logging.WARNING, f"the zone {name} could not be compiled again: {err}")
+                # Orders may have come meanwhile: they are few, and the next publish adds them.
+                in_force = publisher.policy.orders.get(name, zone)
+                self._compact = {**self._compact, name: _Compact(in_force, again)}
+
+    def _run_again(self, zone: OrderZone) -> OrderZone:
+        with self._at_work:
+            return zone.compiled_again()
+
+
+@dataclass(frozen=True, slots=True)
+class _Compact:
+    """A zone that was compiled again. The publish after `in_force` takes it instead of that zone."""
+
+    in_force: OrderZone
+    again: OrderZone
+
+    def is_of(self, policy: Policy, name: str) -> bool:
+        """Whether it can take the place of the zone of this policy."""
+        return policy.orders.get(name) is self.in_force
 
 
 def _are_same(one: tuple[Policy, Orders], other: tuple[Policy, Orders]) -> bool:

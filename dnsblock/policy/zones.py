@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dnsblock import config as settings
@@ -25,6 +25,15 @@ class OrderZone:
     options: tuple[Zone, Mapping[str, settings.Answer], settings.StructuredErrors | None]
     rules: "_Rules"
     given: int  # how many of the rules the compiled zone has; others may have been added since
+
+    @property
+    def is_grown(self) -> bool:
+        """Whether half as much has changed since it was compiled as a change of it can hold."""
+        return self.compiled.is_grown
+
+    def compiled_again(self) -> "OrderZone":
+        """The same zone, compiled from its own entries. Raises `OSError` and `NotCompiled`."""
+        return replace(self, compiled=self.compiled.compiled_again())
 
 
 def compile_orders(

@@ -33,6 +33,8 @@ use crate::policy::{CanonicalRule, Changes, Match, PolicyZone, Rule, RuleTable};
 
 /// Invalid lines that an error describes; more are only counted.
 const MAX_DESCRIBED: usize = 100;
+/// The bytes of a line of `entries`.
+const TYPICAL_LINE: u64 = 32;
 
 #[derive(Debug)]
 pub struct InvalidLine {
@@ -79,6 +81,34 @@ pub fn entries(
         compiler.finish(&is_exemption(&rules), Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
     let zone = PolicyZone::of_entries(zone, compiled, rules);
     zone.ok_or(ZoneError::NotCompiled(CompileError::NotVerified))
+}
+
+/// Compiles a zone of orders from its own entries: the same zone without an overlay.
+pub fn compiled_again(zone: &PolicyZone) -> Result<PolicyZone, ZoneError> {
+    let rules = zone.rules();
+    let expected = zone.entries() as u64 * TYPICAL_LINE;
+    let mut compiler = Compiler::of_orders(expected, std::env::temp_dir(), rules.all());
+    let mut written = Ok(());
+    zone.each(
+        |_, _| true,
+        |_, text, scope| {
+            let name = Name::from_text(text.as_bytes()).expect("owners were names when added");
+            compiler.walk(&name);
+            for (scope, rule) in scope.entries() {
+                if written.is_ok() {
+                    written = compiler.add(scope, rule, Origin::default());
+                }
+            }
+        },
+    );
+    written.map_err(|error| ZoneError::NotCompiled(CompileError::Io(error)))?;
+    let compiled =
+        compiler.finish(&is_exemption(rules), Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
+    let again = PolicyZone::of_entries(zone.name(), compiled, rules.clone());
+    let is_same = |again: &PolicyZone| {
+        (again.digest(), again.entries(), again.listed()) == (zone.digest(), zone.entries(), zone.listed())
+    };
+    again.filter(is_same).ok_or(ZoneError::NotCompiled(CompileError::NotVerified))
 }
 
 fn is_exemption(rules: &RuleTable) -> Vec<bool> {

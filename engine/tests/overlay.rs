@@ -6,9 +6,9 @@ use std::sync::Arc;
 use _engine::impact::ImpactRun;
 use _engine::list;
 use _engine::message::Transport;
-use _engine::name::{Name, Walk};
+use _engine::name::{Name, Text, Walk};
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Match, PlacedZone, PolicyZone, Rule, Snapshot};
+use _engine::policy::{Action, Answer, Decision, Match, PlacedZone, PolicyZone, Rule, Scope, Snapshot};
 
 mod common;
 use common::Random;
@@ -63,6 +63,10 @@ fn changed(random: &mut Random, before: &PolicyZone, now: &Entries, names: &[Str
     list::with_changes(before, rules, text.as_bytes()).unwrap_or_else(|_| panic!("changes: {text}"))
 }
 
+fn compiled_again(zone: &PolicyZone) -> Arc<PolicyZone> {
+    Arc::new(list::compiled_again(zone).unwrap_or_else(|_| panic!("the entries of a zone")))
+}
+
 /// Changes some names at random: adds, replaces and removes entries.
 fn change(random: &mut Random, entries: &mut Entries) -> Vec<String> {
     let names: Vec<String> = (0..random.below(4)).map(|_| random.name()).collect();
@@ -87,6 +91,30 @@ fn snapshot(zone: &Arc<PolicyZone>, other: &Arc<PolicyZone>, is_first: bool, is_
     Snapshot::new(zones, 1)
 }
 
+/// Whether NXDOMAIN is true for a name and all names below, by a look at all entries.
+fn naively_denies(snapshot: &Snapshot, text: &str, decision: &Decision<'_>) -> bool {
+    let mut denies = decision.answer.action == Action::Nxdomain && decision.scope != Match::Exact;
+    for (place, placed) in snapshot.zones()[..=decision.zone].iter().enumerate() {
+        let zone = &placed.zone;
+        let is = |side: Option<(Match, u32)>, wanted| {
+            side.is_none_or(|(_, rule)| match &*zone.rules().all()[rule as usize] {
+                Rule::Answer { answer, .. } => answer.action == wanted,
+                Rule::Exemption => false,
+            })
+        };
+        let take = |_, owner: &Text, scope: &Scope| {
+            let owner = std::str::from_utf8(owner.as_bytes()).unwrap();
+            let is_below = owner == text || owner.ends_with(&format!(".{text}"));
+            let is_tcp_only = is(scope.at, Action::Truncate) && is(scope.under, Action::Truncate);
+            let is_passed = place < decision.zone && is_tcp_only;
+            let denies_below = scope.under.is_some() && is(scope.under, Action::Nxdomain);
+            denies &= !is_below || denies_below || is_passed;
+        };
+        zone.each(|_, _| true, take);
+    }
+    denies
+}
+
 /// All that a snapshot says about a name.
 fn says(snapshot: &Snapshot, text: &str, transport: Transport) -> String {
     let name = Name::from_text(text.as_bytes()).unwrap();
@@ -94,6 +122,7 @@ fn says(snapshot: &Snapshot, text: &str, transport: Transport) -> String {
     let decision = snapshot.find(&name, transport);
     let decision = decision.map(|d| {
         let denies = d.answer.action == Action::Nxdomain && snapshot.denies_all_below(&name, &d);
+        assert_eq!(denies, naively_denies(snapshot, text, &d), "{text}");
         (d.zone, d.skip, d.scope, d.answer.action, d.reference, denies)
     });
     let covering: Vec<_> = snapshot
@@ -161,6 +190,7 @@ fn a_zone_with_changes_is_the_zone_compiled_from_all_its_entries() {
             zone = Arc::new(changed(&mut random, &zone, &entries, &names).expect("few changes"));
             let scratch = Arc::new(compiled(&mut random, &entries));
             assert_same(&mut random, &zone, &scratch, &other);
+            assert_same(&mut random, &compiled_again(&zone), &scratch, &other);
         }
     }
 }
@@ -185,6 +215,8 @@ fn the_digest_of_a_large_zone_with_changes_is_that_of_its_entries() {
         zone = changed(&mut random, &zone, &entries, &names).expect("few changes");
         let scratch = compiled(&mut random, &entries);
         assert_eq!((zone.digest(), zone.entries()), (scratch.digest(), scratch.entries()));
+        let again = compiled_again(&zone);
+        assert_eq!((again.digest(), again.entries()), (scratch.digest(), scratch.entries()));
     }
 }
 
@@ -197,6 +229,72 @@ fn too_many_changes_need_a_new_base() {
     entries.extend(names.iter().map(|name| (name.clone(), vec![(Match::Exact, 1)])));
     assert!(changed(&mut random, &zone, &entries, &names[1..]).is_some());
     assert!(changed(&mut random, &zone, &entries, &names).is_none());
+}
+
+/// It is compiled again before it must be, so that no order waits for that. Changes then go on.
+#[test]
+fn a_zone_that_has_changed_much_is_compiled_again() {
+    let mut random = Random(1);
+    let entry = |number: usize| (format!("n{number}.example"), vec![(Match::Subtree, 1 + number % 20)]);
+    let mut entries: Entries = (0..20).map(entry).collect();
+    let mut zone = compiled(&mut random, &entries);
+    let mut turns = Vec::new();
+    for turn in 1..=20 {
+        let new: Entries = (100 * turn..100 * turn + 99).map(entry).collect();
+        let gone = format!("n{}.example", turn - 1);
+        entries.remove(&gone);
+        let names: Vec<String> = new.keys().cloned().chain([gone.clone()]).collect();
+        entries.extend(new);
+        zone = changed(&mut random, &zone, &entries, &names).expect("few changes");
+        if zone.is_grown() {
+            turns.push(turn);
+            zone = Arc::into_inner(compiled_again(&zone)).unwrap();
+            assert!(!zone.is_grown());
+        }
+        assert_eq!(zone.digest(), compiled(&mut random, &entries).digest());
+    }
+    assert_eq!(turns, [5, 10, 15, 20], "at half of a thousand changes");
+}
+
+/// Names above exceptions are found once; what changes then must count. By themselves, or by an
+/// earlier zone, they keep NXDOMAIN from being said for a name above.
+#[test]
+fn exceptions_come_and_go_with_changes() {
+    let mut random = Random(1);
+    let nxdomain = |name: &str| (name.to_string(), vec![(Match::Subtree, 4)]);
+    assert!(matches!(rule(4), Rule::Answer { answer, .. } if answer.action == Action::Nxdomain));
+    let list =
+        Arc::new(compiled(&mut random, &Entries::from([nxdomain("t.example"), nxdomain("u.example")])));
+    let denies = |zone: &Arc<PolicyZone>, is_first: bool, text: &str| {
+        let (snapshot, name) =
+            (snapshot(zone, &list, is_first, false), Name::from_text(text.as_bytes()).unwrap());
+        snapshot.denies_all_below(&name, &snapshot.find(&name, Transport::Udp).unwrap())
+    };
+    let exempt = |name: &str| (name.to_string(), vec![(Match::Subtree, 0)]);
+    let mut entries = Entries::from([exempt("a.t.example"), exempt("b.t.example"), nxdomain("v.example")]);
+    let mut zone = Arc::new(compiled(&mut random, &entries));
+    let steps: [(&str, bool, bool); 6] = [
+        ("", false, true),            // two exemptions below t.example
+        ("a.t.example", false, true), // one
+        ("b.t.example", true, true),  // none
+        ("c.u.example", true, false), // another name
+        ("x.v.example", true, false), // below a block of its own
+        ("c.u.example", true, true),
+    ];
+    for (name, t_is_denied, u_is_denied) in steps {
+        if !name.is_empty() {
+            if entries.remove(name).is_none() {
+                entries.extend([exempt(name)]);
+            }
+            zone = Arc::new(changed(&mut random, &zone, &entries, &[name.to_string()]).expect("one"));
+        }
+        for zone in [&zone, &Arc::new(compiled(&mut random, &entries)), &compiled_again(&zone)] {
+            let found = [denies(zone, true, "t.example"), denies(zone, true, "u.example")];
+            assert_eq!(found, [t_is_denied, u_is_denied], "{name}");
+            assert_eq!(denies(zone, true, "v.example"), !entries.contains_key("x.v.example"), "{name}");
+            assert!(denies(zone, false, "t.example") && denies(zone, false, "u.example"), "a later zone");
+        }
+    }
 }
 
 /// Names that a compiled zone puts into one of `parts` ranges of hashes.
@@ -226,6 +324,7 @@ fn a_zone_of_chosen_names_can_always_be_compiled_and_changed() {
         let scratch = compiled(&mut random, &entries);
         assert_eq!((scratch.entries(), scratch.listed()), (entries.len(), entries.len()));
         assert_eq!(scratch.digest(), changed_zone.digest());
+        assert_eq!(scratch.digest(), compiled_again(&changed_zone).digest());
         let snapshot = snapshot(&Arc::new(scratch), &Arc::new(changed_zone), true, false);
         for name in entries.keys() {
             assert!(says(&snapshot, &format!("a.{name}"), Transport::Udp).starts_with("Some((0, 1, Subtree"));

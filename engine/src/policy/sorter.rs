@@ -125,6 +125,13 @@ impl Scope {
         }
     }
 
+    /// Entries that make this scope if they are added in turn.
+    pub fn entries(self) -> impl Iterator<Item = (Match, u32)> {
+        let below = self.under.filter(|(scope, _)| *scope == Match::Below);
+        let rest = self.under.filter(|_| below.is_none() && self.under != self.at);
+        below.into_iter().chain(self.at).chain(rest)
+    }
+
     /// The canonical form: the same rule for a name and the names below is a subtree.
     pub fn plain(self) -> Scope {
         match (self.at, self.under) {

@@ -130,6 +130,15 @@ impl PolicyZone {
     }
 
     #[getter]
+    fn is_grown(&self) -> bool {
+        self.0.is_grown()
+    }
+
+    fn compiled_again(&self, py: Python<'_>) -> PyResult<PolicyZone> {
+        compiled(py.detach(|| list::compiled_again(&self.0)))
+    }
+
+    #[getter]
     fn name(&self) -> &str {
         self.0.name()
     }
