@@ -99,7 +99,7 @@ def test_each_problem_has_its_code_and_says_what_to_do():
             make_key().sign(DOCUMENT),
             OFFICERS,
             "UNKNOWN_KEY",
-            "kominfo.allowed_signers has no valid line for it, or an order has removed it",
+            "kominfo.allowed_signers has no valid line for it",
         ),
         (good, expired, "EXPIRED_KEY", "sign with a key that is valid now"),
         (good, early, "NOT_YET_VALID_KEY", "sign with a key that is valid now"),
