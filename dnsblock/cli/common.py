@@ -16,6 +16,8 @@ from dnsblock.control import DEFAULT_CONFIG, control_socket
 from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, PartlyRefused, Refused, printable
 from dnsblock.times import local_text
 
+MAX_REASON = 1000
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FINDINGS_SHOWN = 10  # problems; then a line says how to see all of them
@@ -71,6 +73,13 @@ def common(command: Command) -> Command:
     )
     as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
     return cast(Command, config(as_json(run)))
+
+
+def reason_of(_: click.Context, __: click.Parameter, reason: str) -> str:
+    """Parses the value of --reason, which is recorded: it must say something."""
+    if not reason.strip() or len(reason) > MAX_REASON:
+        raise click.BadParameter(f"give a reason of at most {MAX_REASON:,} characters")
+    return reason
 
 
 def leave(code: Exit, message: str = "") -> NoReturn:

@@ -15,6 +15,7 @@ from dnsblock.cli.common import (
     common,
     local_time,
     print_table,
+    reason_of,
 )
 from dnsblock.cli.progress import working
 from dnsblock.cli.published import partly, print_published
@@ -23,14 +24,7 @@ from dnsblock.errors import Exit, Problem, Refused, printable
 
 LINES_SHOWN = 10  # of each kind; --json has a hundred
 CHANGES_SHOWN = 1000
-MAX_REASON = 1000
 SERIAL = click.IntRange(0, MAX_SERIAL)
-
-
-def _reason(_: click.Context, __: click.Parameter, reason: str) -> str:
-    if not reason.strip() or len(reason) > MAX_REASON:
-        raise click.BadParameter(f"give a reason of at most {MAX_REASON:,} characters")
-    return reason
 
 
 def _print_result(answer: dict[str, Any], *, as_json: bool) -> None:
@@ -142,7 +136,7 @@ def refresh(config_path: Path, as_json: bool, zone: str) -> None:
 @click.argument("zone")
 @click.argument("digest")
 @click.option(
-    "--reason", required=True, callback=_reason, help="Why the content is correct; recorded in the history."
+    "--reason", required=True, callback=reason_of, help="Why the content is correct; recorded in the history."
 )
 @common
 def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str) -> None:
@@ -299,7 +293,9 @@ def _print_events(events: list[dict[str, Any]], zone: str) -> None:
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("serial", type=SERIAL)
-@click.option("--reason", required=True, callback=_reason, help="Why you roll back; recorded in the history.")
+@click.option(
+    "--reason", required=True, callback=reason_of, help="Why you roll back; recorded in the history."
+)
 @common
 def rollback(config_path: Path, as_json: bool, serial: int, reason: str) -> None:
     """Roll back all lists to an earlier SERIAL, as a new serial.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, print_table
+from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, print_table, reason_of
 from dnsblock.errors import Exit, Problem, Refused, printable
 
 if TYPE_CHECKING:
@@ -212,7 +212,13 @@ def key(config_path: Path, as_json: bool) -> None:
 
 
 @log.command("accept-restore", epilog=EXIT_CODES)
-@click.option("--reason", required=True, metavar="TEXT", help="Why you accept it; recorded in the ledger.")
+@click.option(
+    "--reason",
+    required=True,
+    callback=reason_of,
+    metavar="TEXT",
+    help="Why you accept it; recorded in the ledger.",
+)
 @common
 def accept_restore(config_path: Path, as_json: bool, reason: str) -> None:
     """Accept a ledger that lacks records, or a clock that is behind.

@@ -7,7 +7,16 @@ from typing import Any
 import click
 
 from dnsblock.cli.check_order import check
-from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, leave, local_time, print_table
+from dnsblock.cli.common import (
+    EXIT_CODES,
+    Commands,
+    client_of,
+    common,
+    leave,
+    local_time,
+    print_table,
+    reason_of,
+)
 from dnsblock.cli.new_order import new
 from dnsblock.cli.order_page import print_order
 from dnsblock.cli.published import zone_line
@@ -115,7 +124,9 @@ def show(config_path: Path, as_json: bool, *, number: str, issuer: str | None) -
 @click.option(
     "--entry", "names", multiple=True, metavar="NAME", help="Only this held entry. Repeat for more."
 )
-@click.option("--reason", required=True, help="Why; recorded in the ledger with your user name.")
+@click.option(
+    "--reason", required=True, callback=reason_of, help="Why; recorded in the ledger with your user name."
+)
 @common
 def approve(
     config_path: Path, as_json: bool, *, number: str, issuer: str | None, names: tuple[str, ...], reason: str
@@ -139,7 +150,9 @@ def approve(
 @order.command(epilog=EXIT_CODES)
 @click.argument("number")
 @ISSUER
-@click.option("--reason", required=True, help="Why the order is wrong; recorded in the ledger.")
+@click.option(
+    "--reason", required=True, callback=reason_of, help="Why the order is wrong; recorded in the ledger."
+)
 @common
 def annul(config_path: Path, as_json: bool, *, number: str, issuer: str | None, reason: str) -> None:
     """Annul an accepted order that is wrong: it has no effect any more.

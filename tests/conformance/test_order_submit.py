@@ -137,7 +137,8 @@ def test_submit_sends_the_separate_file_of_names(started: Subject):
     del order["entries"]
     path = write(started, "o.yaml", order)
     missing = started.cli("order submit", path)
-    assert (missing.code, "names.txt" in missing.stderr) == (4, True)
+    [problem] = missing.json["documents"][0]["problems"]
+    assert (missing.code, Path(problem["file"]).name) == (4, "names.txt")
     write(started, "names.txt", names[:-4])
     cut = started.cli("order submit", path)
     assert "or is truncated" in cut.json["documents"][0]["problems"][0]["reason"]
@@ -344,6 +345,15 @@ def test_an_unknown_entry_is_named_once_however_often_the_order_is_sent(started:
         (one,) = submit(started, lifting).json["documents"]
         named = [(entry["name"], entry["code"]) for entry in one["entry_verdicts"]]
         assert named == [("other.example", "UNKNOWN_ENTRY")]
+
+
+@pytest.mark.parametrize("command", ["order annul B-1", "order approve B-1", "log accept-restore"])
+def test_a_reason_must_say_something(started: Subject, command: str):
+    """A court reads it."""
+    submit(started, block("B-1", ["one.example"]))
+    said = started.cli(command, "--reason", " ", as_json=False)
+    assert (said.code, "give a reason" in said.stderr) == (2, True)
+    assert states(started) == [("B-1", "active")]
 
 
 def test_an_unknown_order_cannot_be_annulled(started: Subject):
