@@ -34,8 +34,11 @@ def read_references(config: Config, former: References) -> tuple[References, tup
     for issuer in config.issuers:
         try:
             signers = AllowedSigners.load(issuer.keys)
-            keys[issuer.id] = signers
             problems.extend(signers.problems)  # of lines, which count for nothing
+            if not signers.lines:
+                reason = "has no valid line, so no order of this issuer can be verified with it"
+                raise Refused([Problem(str(issuer.keys), None, issuer.id, reason)])
+            keys[issuer.id] = signers
         except Refused as err:
             problems.extend(err.problems)
             before = former.keys.get(issuer.id)
