@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time
+from dnsblock.cli.order_page import entry_lines
 from dnsblock.cli.signed_files import problem_line, read_all
 from dnsblock.client import SignedFile
 from dnsblock.errors import DaemonUnreachable, Exit, Refused, printable
@@ -95,9 +96,7 @@ def _lines(trial: dict[str, Any], zone: str) -> Iterator[str]:
         yield _effect(effect, zone)
     elif one["verdict"] != "refused":
         yield from one["changes"] or [f"{one['entries']:,} entries"]
-    for entry in one["entry_verdicts"]:
-        where = "" if entry["line"] is None else f"line {entry['line']}: "
-        yield f"{entry['verdict']}: {where}{entry['name']}: {entry['code']}: {entry['reason']}"
+    yield from entry_lines(one)
     codes = {entry["code"] for entry in one["entry_verdicts"] if entry["verdict"] == "held"}
     if acks := sorted(codes & set(trial["acks"])):
         yield f"acks {', '.join(acks)}: released when a second officer has signed"

@@ -217,12 +217,19 @@ class _New:
         )
 
     def _refuse_existing(self, output: Path, content: "Written") -> None:
-        """Raises `Refused` if a file would be overwritten."""
+        """Raises `Refused` if a file would be overwritten: with --force only the file of names."""
+        if content.entries is not None and self._is_names(_beside(output)):
+            reason = self._texts.say("{} is the file of --names: give another name with -o", _beside(output))
+            raise Refused([Problem("--output", None, "", reason)])
         files = [output] if content.entries is None else [output, _beside(output)]
         found = [] if self._form.get("force") else [file for file in files if file.exists()]
         text = "{} exists: give another name with -o, or overwrite it with --force"
         if found:
             raise Refused(Problem("--output", None, "", self._texts.say(text, file)) for file in found)
+
+    def _is_names(self, file: Path) -> bool:
+        names = self._form.get("names")
+        return bool(names) and names != "-" and file.exists() and file.samefile(names)
 
     def _write(self, output: Path, content: "Written") -> None:
         """Writes the entries file, then the document that refers to it. Raises `Refused`."""

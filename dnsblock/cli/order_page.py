@@ -1,5 +1,6 @@
 """One order on a page: `order show`."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from dnsblock.errors import printable
 
 SHOWN = 100  # entries
 TIMES = ("issued", "received", "effective", "enforced", "verified", "ended", "expires", "deadline")
+SHOWN_OF_EACH = 20  # entries of each code, in a verdict on a document
 
 
 def print_order(one: dict[str, Any]) -> None:
@@ -29,6 +31,22 @@ def print_order(one: dict[str, Any]) -> None:
         print_table(["name", "match", "now"], rows, free=["now"])
         if one["entries"] > SHOWN:
             click.echo(f"and {one['entries'] - SHOWN:,} more: add --json")
+
+
+def entry_lines(document: dict[str, Any]) -> Iterator[str]:
+    """The entries of a document that are held or refused: the first ones of each code, and their number."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for entry in document["entry_verdicts"]:
+        verdict, code = entry["verdict"], entry["code"]
+        counts[verdict, code] += 1
+        if counts[verdict, code] <= SHOWN_OF_EACH:
+            where = "" if entry["line"] is None else f"line {entry['line']}: "
+            yield f"{verdict}: {where}{entry['name']}: {code}: {entry['reason']}"
+    for (verdict, code), count in counts.items():
+        is_only = sum(one == verdict for one, _ in counts) == 1  # the daemon names only the first thousand
+        more = (document[verdict] if is_only else count) - SHOWN_OF_EACH
+        if more > 0:
+            yield f"{verdict}: and {more:,} more: {code}"
 
 
 def _now(entry: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import click
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
 from dnsblock.cli.credentials import credentials_of, refuse_credentials, urls_of, with_credentials
+from dnsblock.cli.order_page import entry_lines
 from dnsblock.cli.progress import following
 from dnsblock.cli.signed_files import problem_line, read_all
 from dnsblock.client import Client, SignedFile, is_refused
@@ -122,10 +123,8 @@ def _print_verdict(one: dict[str, Any], zone: str | None, *, err: bool = False) 
     if one["lifting"] is not None and zone is not None:
         until = local_time(one["lifting"]["caches_until"], zone)
         click.echo(f"  caches may hold the blocked answer until {until}")
-    for entry in one["entry_verdicts"]:
-        click.echo(
-            f"  {entry['verdict']}: {printable(entry['name'])}: {entry['code']}: {printable(entry['reason'])}"
-        )
+    for line in entry_lines(one):
+        click.echo(f"  {printable(line)}")
     for note in one["notes"]:
         click.echo(f"  note: {printable(note)}")
     for problem in one["problems"]:

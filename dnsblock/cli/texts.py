@@ -67,6 +67,8 @@ INDONESIAN: Mapping[str, str] = {
     "the folder has no earlier order of this issuer": "folder ini belum berisi perintah dari penerbit ini",
     "the statement is of this server: it does not reveal an order that is missing here (--orders)":
         "pernyataan ini tentang server ini: perintah yang hilang di sini tidak terungkap (--orders)",
+    "{} is the file of --names: give another name with -o":
+        "{} adalah berkas --names: beri nama lain dengan -o",
     "without seq: the issuer does not number its orders": "tanpa seq: penerbit tidak menomori perintahnya",
     "the order with seq {} is missing on the server, so the last one is unknown: use --after FILE":
         "perintah dengan seq {} tidak ada di server, jadi yang terakhir tidak diketahui: pakai --after "

@@ -136,6 +136,16 @@ def test_a_bulk_order_is_held_until_the_operator_approves_it(started: Subject):
 # ------- Releases -------
 
 
+def test_a_bulk_order_is_reported_in_a_few_lines(started: Subject):
+    """With the number of the entries that are not printed; --json names more of them."""
+    path = started.folder / "bulk.yaml"
+    path.write_text(as_yaml(block("84/2017", [f"n{number}.example" for number in range(1200)])))
+    for command in ("order check", "order submit"):
+        lines = started.cli(command, str(path), as_json=False).stdout.splitlines()
+        assert len(lines) < 40, command
+        assert "  held: and 1,180 more: BULK" in lines
+
+
 def test_the_operator_releases_one_entry_and_the_others_stay_held(started: Subject):
     """With a reason that the ledger keeps; also over a restart."""
     assert submit(started, block("B-1", ["t.me", "whatsapp.com"])).code == 0

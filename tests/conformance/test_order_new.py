@@ -57,6 +57,15 @@ def desk(tmp_path: Path) -> Desk:
 # ------- Without a daemon -------
 
 
+def test_the_clerks_own_file_of_names_is_never_overwritten(desk: Desk):
+    """It is named as the entries file would be; --force is for what the command wrote before."""
+    many = "# the annex\n" + "".join(f"n{number}.example\n" for number in range(1001))
+    desk.file("B-1.txt", many)
+    said = desk.new("B-1", "block", "--names", "B-1.txt", "--force", "--no-seq")
+    assert (said.code, "is the file of --names" in said.stderr) == (4, True)
+    assert (desk.folder / "B-1.txt").read_text() == many
+
+
 def test_a_document_is_written_from_options_and_accepted_by_check(desk: Desk):
     """The issue's own example of a call."""
     desk.file("names.txt", "# annex\nT.ME.example\nslot.example exact\n")
