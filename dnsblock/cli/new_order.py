@@ -228,8 +228,8 @@ class _New:
             raise Refused(Problem("--output", None, "", self._texts.say(text, file)) for file in found)
 
     def _is_names(self, file: Path) -> bool:
-        names = self._form.get("names")
-        return bool(names) and names != "-" and file.exists() and file.samefile(names)
+        names = str(self._form.get("names") or "-")
+        return names != "-" and file.exists() and file.samefile(names)
 
     def _write(self, output: Path, content: "Written") -> None:
         """Writes the entries file, then the document that refers to it. Raises `Refused`."""
