@@ -1,6 +1,11 @@
 """Options of the whole suite, known before any test is collected, and the order of its tests."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine may take any time for an example: a test fails only for a fault of the code.
+settings.register_profile("dnsblock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dnsblock")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -313,7 +313,10 @@ class Book:
             self._real.append([fact], by, self.clock.wall())
             self.clock.accept()
             return
-        self._accept_only_what_was_shown()
+        if self.is_touched:  # the operator accepts what `status` has shown
+            self.watch()
+            again = "was changed again: see in `dnsblock status` what is missing now, and repeat the command"
+            raise Refused([Problem(str(self._folder / FILE), None, "", again)])
         if self._real.damage is not None:
             raise Refused([self._real.damage])
         self._real.repair()
@@ -327,12 +330,6 @@ class Book:
         self.checkpoint.keep(replace(content, ledger=position, root=root, at=self.clock.now()))
         self.ledger, self.mismatch = self._real, None
         self._renew_copy()
-
-    def _accept_only_what_was_shown(self) -> None:
-        if self.is_touched:
-            self.watch()
-            again = "was changed again: see in `dnsblock status` what is missing now, and repeat the command"
-            raise Refused([Problem(str(self._folder / FILE), None, "", again)])
 
     def _put_copy_aside(self) -> None:
         """Keeps the discarded records as evidence of the blocks that were in force."""

@@ -1,4 +1,4 @@
-"""What is compiled before it is needed: zones of orders in which much has changed."""
+"""Zones of orders in which much has changed are compiled before a publish has to do it."""
 
 import asyncio
 import contextlib
@@ -87,7 +87,7 @@ def test_a_zone_that_has_changed_much_is_compiled_again_for_the_next_order(daemo
 def test_an_order_that_comes_while_the_zone_is_compiled_is_kept(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ):
-    """What was compiled lacks it, and the next publish adds it."""
+    """The compiled zone lacks it, and the next publish adds it."""
     compile_again = OrderZone.compiled_again
     started, may_end = threading.Event(), threading.Event()
 
