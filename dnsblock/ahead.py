@@ -57,9 +57,13 @@ class Ahead:
         return replace(nearest, orders={**nearest.orders, **compact}) if compact else nearest
 
     async def follow(self, publisher: Publishes) -> None:
-        """Compiles the policy of each next change, until it is cancelled."""
+        """Compiles the policy of each next change, and indexes new orders, until it is cancelled."""
+        indexed: Orders | None = None
         while True:
             self.has_settled.clear()
+            if indexed is not (known := publisher.recorder.ledger.orders):
+                await asyncio.to_thread(known.index_names)
+                indexed = known
             await self._compile(publisher)
             await self._compile_again(publisher)
             with contextlib.suppress(TimeoutError):

@@ -378,8 +378,6 @@ class Publisher:
         self.recorder.record_effects(*facts, is_start=former is None and reason == "start")
         self._enforced = self.recorder.ledger.position
         self.recorder.settle()
-        for own in self.policy.state.by_issuer.values():
-            own.in_force.make_index()
         records.served(self.lists, published, self.config.history, former)
 
     # ------- Log and metrics -------

@@ -33,23 +33,26 @@ class Judged:
     parsed_sha256: str | None = None  # of the whole document, as it was parsed then
     unreadable: tuple[tuple[int, int], ...] = ()  # runs of written entries that could not be read then
 
-    def applied_to(self, order: Order, at: datetime, by: Principal) -> Order:
-        """The order with this judgement, recorded at a time. Earlier releases still apply."""
+    def applied_to(self, order: Order, at: datetime, by: Principal, n: int) -> Order:
+        """The order with this judgement, which record `n` has. Earlier releases still apply."""
         before, now = order.judgement, self.judgement
         refused = order.refused
         if now.ignored or now.unknown:
             readable = (one for one in refused if not one.code.startswith("UNKNOWN"))
             refused = (*readable, *_refused_targets(now))
         if before == ACCEPTED:  # the first judgement
-            received_at = order.received_at or at
-            return replace(order, judgement=now, received_at=received_at, refused=refused)
+            received_at, accepted_n = order.received_at or at, order.accepted_n or n
+            return replace(
+                order, judgement=now, refused=refused, received_at=received_at, accepted_n=accepted_n
+            )
         releases = before.releases
         if freed := tuple(sorted(before.idle - now.idle)):
             releases = (*releases, Release(at, by, "more signatures", freed))
             order = replace(order, verified_at=None)  # no probe has queried the released names yet
         approved_at = at if before.is_proposed and not now.is_proposed else before.approved_at
         whole = replace(now, releases=releases, passes_gap=before.passes_gap, approved_at=approved_at)
-        return replace(order, judgement=whole.with_verdicts(now.verdicts), refused=refused)
+        judgement, accepted_n = whole.with_verdicts(now.verdicts), order.accepted_n or n
+        return replace(order, judgement=judgement, refused=refused, accepted_n=accepted_n)
 
     def as_json(self) -> dict[str, Any]:
         """The fields of a record."""

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from dnsblock.orders.chain import Chain
 from dnsblock.orders.following import Following
 from dnsblock.orders.life import End, Life, Standing
+from dnsblock.orders.name_index import Names
 from dnsblock.orders.order import ENDS, MAY_END, Order, Target, TargetEntry
 from dnsblock.orders.shared import Lineage, SharedDict
 
@@ -38,12 +39,13 @@ class IssuerOrders:
     _boundaries: Sequence[tuple[datetime, str]] = ()  # sorted; with the order that changes
     _rotating: tuple[str, ...] = ()  # the SHA-256 of the orders that change keys
     lineage: Lineage = field(default_factory=Lineage, compare=False, repr=False)
+    names: Names = field(default_factory=Names, compare=False, repr=False)
     _following: list[Following] = field(init=False, default_factory=list, compare=False, repr=False)
 
     @classmethod
-    def of(cls, orders: Iterable[Order]) -> "IssuerOrders":
-        """All orders, in the sequence of the ledger."""
-        return cls().plus(orders)
+    def of(cls, orders: Iterable[Order], names: Names | None = None) -> "IssuerOrders":
+        """All orders, in the sequence of the ledger. `names`: the index of the same orders."""
+        return cls(names=names or Names()).plus(orders)
 
     @classmethod
     def among(cls, orders: Iterable[Order], chain: Chain) -> "IssuerOrders":
@@ -86,10 +88,15 @@ class IssuerOrders:
 
     def about(self, names: Collection[str]) -> list[str]:
         """The SHA-256 of the orders that have entries for one of these names."""
+        index = self.names.index
+        among: Iterable[str] = self.lives
+        if index is not None:
+            found = index.candidates(names)
+            among = [sha256 for sha256 in self.lives if sha256 in found or not index.knows(sha256)]
         return [
             sha256
-            for sha256, life in self.lives.items()
-            if any(entry.name in names for entry in life.order.entries)
+            for sha256 in among
+            if any(entry.name in names for entry in self.lives[sha256].order.entries)
         ]
 
     def only(self, wanted: Iterable[str]) -> "IssuerOrders":
@@ -145,7 +152,7 @@ class _Draft:
     """Mutable copies of an issuer's orders, while some are added."""
 
     def __init__(self, base: IssuerOrders) -> None:
-        self._lineage = base.lineage
+        self._lineage, self._names = base.lineage, base.names
         self._lives = SharedDict.of(base.lives)
         self._chain = base.chain.copy()
         self._by_id = SharedDict.of(base.by_id)
@@ -171,7 +178,8 @@ class _Draft:
             for one in fresh:
                 insort(self._boundaries, one)
         parts = (self._lives, self._chain, self._by_id, self._aims, self._pending, self._boundaries)
-        return IssuerOrders(*parts, self._rotating, self._lineage.then(frozenset(self._touched)))
+        lineage = self._lineage.then(frozenset(self._touched))
+        return IssuerOrders(*parts, self._rotating, lineage, self._names)
 
     def add(self, order: Order, *, is_in_chain: bool = False) -> None:
         """Adds one order, and applies it to the others."""

@@ -39,6 +39,11 @@ class Orders:
         """The orders of one issuer."""
         return self.issuers.get(issuer, _NONE)
 
+    def index_names(self) -> None:
+        """Makes questions about single names fast, also of later versions. In the background."""
+        for own in self.issuers.values():
+            own.names.update([life.order for life in own.lives.values()])
+
     def plus(self, orders: Iterable[Order]) -> "Orders":
         """With new orders."""
         new: list[Order] = []
@@ -51,7 +56,7 @@ class Orders:
             by_issuer.setdefault(order.issuer, []).append(order)
         issuers = dict(self.issuers)
         for issuer, own in by_issuer.items():
-            issuers[issuer] = self.of(issuer).plus(own)
+            issuers[issuer] = (self.issuers.get(issuer) or IssuerOrders()).plus(own)
         digests = SharedDict.of(self.by_digest)
         digests.update((digest, order) for order in new for digest in order.digests)
         added = tuple((order.issuer, order.sha256) for order in new)
@@ -77,7 +82,8 @@ class Orders:
     def annulling(self, order: Order) -> "Orders":
         """With one order annulled: everything of its issuer is derived again."""
         own = [order if one.sha256 == order.sha256 else one for one in self.of(order.issuer).orders]
-        issuers = {**self.issuers, order.issuer: IssuerOrders.of(own)}
+        names = self.of(order.issuer).names
+        issuers = {**self.issuers, order.issuer: IssuerOrders.of(own, names)}
         last = max(self.last_annulment, _annulled_at(order))
         return replace(self, issuers=issuers, by_digest=self._with_digests(order), last_annulment=last)
 
@@ -170,9 +176,7 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
                 )
             case Judged(sha256=sha256):
                 known = found.get(sha256) or received.get(sha256) or base.by_digest.get(sha256)
-                order = None if known is None else fact.applied_to(known, record.at, record.by)
-                if order is not None and order.accepted_n is None:
-                    order = replace(order, accepted_n=record.n)
+                order = None if known is None else fact.applied_to(known, record.at, record.by, record.n)
             case Annulment() | Approval() | Verified() | Activated() | Lifted() | Expired():
                 known = latest(fact.issuer, fact.order_id)
                 order = None if known is None else _applied(fact, known, record)

@@ -145,7 +145,7 @@ def unsealed(line: bytes) -> dict[str, Any]:
     if hashlib.sha256(content).hexdigest().encode() != end[1]:
         raise NotARecord("this record was changed: its digest does not match")
     try:
-        fields = json.loads(content)
+        fields = json.loads(content.decode())
     except (ValueError, RecursionError) as err:
         raise NotARecord("not a record") from err
     if not isinstance(fields, dict):

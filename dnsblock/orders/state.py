@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.life import InForce, Life, Part, StateName
-from dnsblock.orders.name_index import MANY, NameIndex
+from dnsblock.orders.name_index import MANY, Names
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.schema import Action
 from dnsblock.orders.shared import Lineage, SharedDict
@@ -36,11 +36,21 @@ class OrderState:
 
 
 class _Counted(NamedTuple):
-    """How some entries came from earlier ones, and how many they are."""
+    """How some entries came from earlier ones, how many they are, and the index of their names."""
 
     lineage: Lineage
     entries: int
     answers: int
+    names: Names
+    lacking: frozenset[str] = frozenset()  # orders that the index may lack
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Part], names: Names | None = None) -> "_Counted":
+        """Without earlier ones."""
+        answers = sum(len(part.answers) for part in parts.values())
+        index = None if names is None else names.index
+        known = () if index is None else (sha256 for sha256 in parts if not index.knows(sha256))
+        return cls(Lineage(), sum(map(len, parts.values())), answers, names or Names(), frozenset(known))
 
 
 class Entries:
@@ -49,26 +59,20 @@ class Entries:
     A part that stays the same in a later state is the same object.
     """
 
-    def __init__(
-        self, parts: Mapping[str, Part], index: NameIndex | None = None, before: "_Counted | None" = None
-    ) -> None:
-        """`before`: the lineage and the counts, if they are known."""
+    def __init__(self, parts: Mapping[str, Part], counted: "_Counted | None" = None) -> None:
+        """`counted`: their lineage and counts, if these are known."""
         self.parts = parts
-        self.index = index  # it may know more orders than those in force
-        if before is None:
-            answers = sum(len(part.answers) for part in parts.values())
-            before = _Counted(Lineage(), sum(map(len, parts.values())), answers)
-        self._counted = before
+        self._counted = counted or _Counted.of(parts)
 
     @property
     def answers(self) -> int:
         """The number of orders and answer profiles: as many rules are needed."""
         return self._counted.answers
 
-    def with_parts(self, changed: Mapping[str, Part | None], index: NameIndex | None) -> "Entries":
+    def with_parts(self, changed: Mapping[str, Part | None], names: Names) -> "Entries":
         """With other parts of some orders; None: without one."""
         parts, counted = SharedDict.of(self.parts), self._counted
-        entries, answers = counted.entries, counted.answers
+        entries, answers, index = counted.entries, counted.answers, names.index
         for sha256, part in changed.items():
             if (before := parts.get(sha256)) is not None:
                 entries, answers = entries - len(before), answers - len(before.answers)
@@ -77,8 +81,11 @@ class Entries:
                 parts[sha256] = part
             elif before is not None:
                 del parts[sha256]
+        lacking = {*counted.lacking, *changed}
+        if index is not None:
+            lacking = {sha256 for sha256 in lacking if not index.knows(sha256)}
         lineage = counted.lineage.then(frozenset(changed))
-        return Entries(parts, index, _Counted(lineage, entries, answers))
+        return Entries(parts, _Counted(lineage, entries, answers, names, frozenset(lacking)))
 
     def only(self, names: Collection[str]) -> "Entries":
         """The entries with one of these names."""
@@ -118,15 +125,11 @@ class Entries:
 
     def _near(self, names: Collection[str]) -> Iterable[tuple[str, Part]]:
         """The parts that may have entries with one of these names."""
-        if self.index is None or len(names) > MANY:
+        index = self._counted.names.index
+        if index is None or len(names) > MANY:
             return self.parts.items()
-        candidates = self.index.candidates(names)
+        candidates = index.candidates(names) | self._counted.lacking
         return ((sha256, self.parts[sha256]) for sha256 in candidates if sha256 in self.parts)
-
-    def make_index(self) -> None:
-        """Makes later lookups of names fast. Takes about a second for a million entries."""
-        if self.index is None:
-            self.index = NameIndex.of({sha256: part.order for sha256, part in self.parts.items()})
 
 
 NO_ENTRIES = Entries({})
@@ -230,9 +233,7 @@ def _issuer(orders: IssuerOrders, at: datetime, former: IssuerState | None) -> I
             held[sha256] = states[sha256]
     in_force = former.in_force
     if parts:
-        if (index := in_force.index) is not None:
-            index.add(part.order for part in parts.values() if part is not None)
-        in_force = in_force.with_parts(parts, index)
+        in_force = in_force.with_parts(parts, orders.names)
     return IssuerState(orders, at, in_force, states, held, former.lineage.then(frozenset(changed)))
 
 
@@ -246,7 +247,8 @@ def _derived(orders: IssuerOrders, at: datetime) -> IssuerState:
             parts[sha256] = now
         states[sha256] = _state(life, 0 if now is None else len(now), at)
     held = {sha256: state for sha256, state in states.items() if state.state == "held"}
-    return IssuerState(orders, at, Entries(SharedDict(parts)), SharedDict(states), held, Lineage())
+    in_force = Entries(SharedDict(parts), _Counted.of(parts, orders.names))
+    return IssuerState(orders, at, in_force, SharedDict(states), held, Lineage())
 
 
 def _state(life: Life, in_force: int, at: datetime) -> OrderState:

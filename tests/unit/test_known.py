@@ -4,16 +4,17 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dnsblock.orders import known
+from dnsblock.orders import known, name_index
 from dnsblock.orders.facts import Judged
 from dnsblock.orders.known import about, known_about
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Record
 from dnsblock.orders.spans import scheduled_spans, spans_of
+from dnsblock.orders.state import derive
 from dnsblock.orders.verdict import ACCEPTED
 from dnsblock.principal import DAEMON
 
@@ -90,6 +91,29 @@ def test_scheduled_spans_are_the_entries_in_force_from_now_on(
             if span.start <= at and (span.end is None or at < span.end)
         }
         assert found == of_names(naive(records, "a", at), names)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ledgers(issuers=ISSUERS), ASKED, st.data())
+def test_an_index_of_names_finds_the_same_orders(
+    monkeypatch: pytest.MonkeyPatch, records: list[Record], names: set[str], data: st.DataObject
+):
+    """It is made in the background. Later orders are not in it, nor those of a draft."""
+    monkeypatch.setattr(name_index, "WORTH_IT", 0)
+    ends = [n for n in range(len(records) + 1) if n == 0 or not isinstance(records[n - 1].fact, Order)]
+    middle = data.draw(st.sampled_from(ends))
+    first = fold(records[:middle])
+    state = derive(first, hour(3))
+    if data.draw(st.booleans()):
+        first.index_names()
+    whole = fold(records[middle:], first)
+    state = derive(whole, hour(LAST / 2), data.draw(st.sampled_from([None, state])))
+    without = fold(records)
+    for issuer in ISSUERS:
+        assert whole.of(issuer).about(names) == without.of(issuer).about(names)
+        every = state.entries_of(issuer)
+        found = sorted(str(item) for item in every if item.entry.name in names)
+        assert sorted(map(str, every.named(names))) == sorted(map(str, every.only(names))) == found
 
 
 def test_a_question_about_one_name_combines_only_its_orders(monkeypatch: pytest.MonkeyPatch):

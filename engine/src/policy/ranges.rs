@@ -47,10 +47,11 @@ impl Ranges {
     }
 }
 
-/// The digest of the names of one range, in order.
+/// The digest of the names of one range, in order. They are collected first: one call of the hash
+/// function for all is faster.
 #[derive(Default)]
 pub struct RangeDigest {
-    sha256: Sha256,
+    bytes: Vec<u8>,
     scope: Option<[u8; 34]>,
 }
 
@@ -58,16 +59,16 @@ impl RangeDigest {
     pub fn add(&mut self, name: &[u8], scope: &Scope, rules: &[CanonicalRule]) {
         let scope = canonical(scope, rules);
         if self.scope.replace(scope) != Some(scope) {
-            self.sha256.update([0]);
-            self.sha256.update(scope);
+            self.bytes.push(0);
+            self.bytes.extend(scope);
         }
-        self.sha256.update([name.len() as u8]);
-        self.sha256.update(name);
+        self.bytes.push(name.len() as u8);
+        self.bytes.extend(name);
     }
 
     /// `None` without names.
     pub fn finish(self) -> Option<[u8; 32]> {
-        self.scope.map(|_| self.sha256.finalize().into())
+        self.scope.map(|_| Sha256::digest(&self.bytes).into())
     }
 }
 
