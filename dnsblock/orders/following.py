@@ -107,7 +107,7 @@ class _Pass:
             self._open[seq] = (at, now)
 
     def _arrive(self, place: int, order: Order, at: datetime) -> Iterator[int]:
-        is_annulled = order.is_annulled(at)
+        is_annulled = order.annulled is None or order.is_annulled(at)
         known = order if is_annulled else replace(order, annulled=None)
         is_last, self._last = place > self._last, max(place, self._last)
         self._came[place] = known

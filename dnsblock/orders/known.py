@@ -33,6 +33,8 @@ def known_about(records: Iterable[Record], orders: Orders, names: Collection[str
         for issuer, own in orders.issuers.items()
         if (found := Related.of(issuer, own, names)) is not None
     }
+    if not related:
+        return EMPTY
     by_issuer: dict[str, list[Record]] = {}
     for issuer, record in _said(records, {issuer: own.numbers for issuer, own in related.items()}):
         if record.at <= when:
