@@ -60,9 +60,9 @@ bench: $(VENV)/.tools ## measure dnsblock, other resolvers and the limit of the 
 	PYTHONPATH=tests $(BIN)/python -m bench $(bench-options)
 
 .PHONY: bench-orders
-bench-orders: $(VENV)/.tools ## measure startup and publishes with many orders: ORDERS=9000 ENTRIES=111 PUBLISHES=100
+bench-orders: $(VENV)/.tools ## measure startup and publishes with many orders: ORDERS=9000 ENTRIES=111 PUBLISHES=100 BASE=0
 	PYTHONPATH=tests $(BIN)/python -m bench.orders --orders $(or $(ORDERS),9000) --entries $(or $(ENTRIES),111) \
-		--publishes $(or $(PUBLISHES),100)
+		--publishes $(or $(PUBLISHES),100) --base $(or $(BASE),0)
 
 # Half of the maximum load, at most MOST queries per second. The responses to RATE queries per second are checked.
 RESTARTS = 1000
