@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain as joined
+from itertools import islice
 from types import MappingProxyType
 
 from dnsblock.orders.chain import Chain
@@ -115,9 +116,15 @@ class IssuerOrders:
         return self.lives.get(self.by_id.get(order_id, ""))
 
     def next_change(self, at: datetime) -> datetime | None:
-        """When the next entry starts or ends without a new order."""
+        """When the state of the next order changes without a new one."""
         place = bisect_right(self._boundaries, at, key=lambda one: one[0])
         return self._boundaries[place][0] if place < len(self._boundaries) else None
+
+    def next_change_of_answers(self, at: datetime) -> datetime | None:
+        """When the next entry starts or ends without a new order: caches must not keep answers longer."""
+        place = bisect_right(self._boundaries, at, key=lambda one: one[0])
+        later = islice(self._boundaries, place, None)
+        return next((time for time, sha256 in later if self.lives[sha256].changes_answers(time)), None)
 
     def changes_after(self, at: datetime, until: datetime | None) -> Iterator[datetime]:
         """The times after one and before another at which an entry starts or ends without a new order."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -195,6 +195,21 @@ class Life:
             yield end.at
             if end.until is not None:
                 yield end.until
+
+    def changes_answers(self, at: datetime) -> bool:
+        """Whether entries start or end at a time. A notice, for example, has none that do."""
+        if len(self.order.judgement.idle) == len(self.order.entries):
+            return False
+        before = at - timedelta(microseconds=1)
+        was_idle, is_idle = (
+            not self._may_apply(time) or any(end.covers(time) for end in self.whole) for time in (before, at)
+        )
+        if was_idle or is_idle:
+            return was_idle != is_idle
+        return any(
+            any(end.covers(at) for end in ends) != any(end.covers(before) for end in ends)
+            for ends in self.ends.values()
+        )
 
     def _is_ended_for_ever(self) -> bool:
         if any(end.until is None for end in self.whole):

@@ -186,11 +186,11 @@ class State:
     def next_change_of(self, issuer: str | None) -> datetime | None:
         """When the next entry of an issuer starts or ends without a new order."""
         state = self.by_issuer.get(issuer or "")
-        return None if state is None else state.orders.next_change(state.at)
+        return None if state is None else state.orders.next_change_of_answers(state.at)
 
     @property
     def next_change_at(self) -> datetime | None:
-        """When the next entry starts or ends without a new order."""
+        """When the state of the next order changes without a new one."""
         found = (state.orders.next_change(state.at) for state in self.by_issuer.values())
         return min((time for time in found if time is not None), default=None)
 

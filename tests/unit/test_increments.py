@@ -128,3 +128,15 @@ def test_a_state_does_not_depend_on_the_former_one(records: list[Record], data: 
             assert own.in_force.answers == alone.by_issuer[issuer].in_force.answers
             assert own.held == alone.by_issuer[issuer].held
         former = data.draw(st.sampled_from([state, former]))
+
+
+@settings(deadline=None, max_examples=300)
+@given(ledgers(), HOURS)
+def test_answers_stay_the_same_until_the_next_change_of_answers(records: list[Record], at):
+    """TTLs end there: a cache must not keep an answer longer than it is right."""
+    orders = fold(records)
+    change = derive(orders, at).next_change_of("a")
+    before = in_force(orders, "a", at)
+    later = (hour(half / 2) for half in range(-1, 2 * LAST))
+    for time in (time for time in later if time > at and (change is None or time < change)):
+        assert in_force(orders, "a", time) == before
