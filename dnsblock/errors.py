@@ -166,6 +166,11 @@ def shown(value: str) -> str:
     return escaped if len(escaped) <= SHOWN_CHARACTERS else escaped[: SHOWN_CHARACTERS - 1] + "…"
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, for people: "1 entry", "2 entries"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def printable(text: str) -> str:
     """The text with control characters and control sequences escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

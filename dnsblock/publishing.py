@@ -26,7 +26,15 @@ from dnsblock.change import (
 )
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
-from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, PartlyRefused, Problem, Refused, as_refused
+from dnsblock.errors import (
+    HistoryUnwritable,
+    LedgerUnwritable,
+    PartlyRefused,
+    Problem,
+    Refused,
+    as_refused,
+    counted,
+)
 from dnsblock.inputs import Inputs, Present, ReadLists
 from dnsblock.listeners import Bound, bind
 from dnsblock.lists import records
@@ -158,7 +166,7 @@ class Publisher:
     @property
     def summary(self) -> str:
         """One line for `systemctl status`."""
-        return f"serial {self.policy.snapshot.serial}, {self.entries:,} names enforced"
+        return f"serial {self.policy.snapshot.serial}, {counted(self.entries, 'name')} enforced"
 
     @property
     def is_owed(self) -> bool:

@@ -12,7 +12,7 @@ from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time
 from dnsblock.cli.order_page import entry_lines
 from dnsblock.cli.signed_files import problem_line, read_all
 from dnsblock.client import SignedFile
-from dnsblock.errors import DaemonUnreachable, Exit, Refused, printable
+from dnsblock.errors import DaemonUnreachable, Exit, Refused, counted, printable
 
 ALONE_ZONE = "Asia/Jakarta"  # in which times are shown without a daemon; the default of the option time_zone
 
@@ -95,7 +95,7 @@ def _lines(trial: dict[str, Any], zone: str) -> Iterator[str]:
     if effect is not None:
         yield _effect(effect, zone)
     elif one["verdict"] != "refused":
-        yield from one["changes"] or [f"{one['entries']:,} entries"]
+        yield from one["changes"] or [_entries(one["entries"])]
     yield from entry_lines(one)
     codes = {entry["code"] for entry in one["entry_verdicts"] if entry["verdict"] == "held"}
     if acks := sorted(codes & set(trial["acks"])):
@@ -142,4 +142,4 @@ def _signatures(signatures: dict[str, Any]) -> Iterator[str]:
 
 
 def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count:,} entries"
+    return counted(count, "entry", "entries")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, print_table, reason_of
-from dnsblock.errors import Exit, Problem, Refused, printable
+from dnsblock.errors import Exit, Problem, Refused, counted, printable
 
 if TYPE_CHECKING:
     from dnsblock.config import Config
@@ -176,9 +176,8 @@ def prove(config_path: Path, as_json: bool, order_id: str, issuer: str | None, o
     if as_json:
         click.echo(json.dumps({"file": str(output), "records": len(found["records"])}))
     else:
-        click.echo(
-            f"{printable(str(output))}: {len(found['records'])} records of order {printable(order_id)}"
-        )
+        records = counted(len(found["records"]), "record")
+        click.echo(f"{printable(str(output))}: {records} of order {printable(order_id)}")
 
 
 # ------- key -------
@@ -230,4 +229,6 @@ def accept_restore(config_path: Path, as_json: bool, reason: str) -> None:
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        click.echo(f"accepted; now serving serial {answer['serial']}, {answer['entries']:,} names enforced")
+        click.echo(
+            f"accepted; now serving serial {answer['serial']}, {counted(answer['entries'], 'name')} enforced"
+        )

@@ -24,7 +24,7 @@ from dnsblock.cli.signing import sign, verify
 from dnsblock.cli.submitting import submit
 from dnsblock.cli.tokens import token
 from dnsblock.client import Client
-from dnsblock.errors import Exit, printable
+from dnsblock.errors import Exit, counted, printable
 
 
 @click.group(cls=Commands)
@@ -141,10 +141,8 @@ def approve(
         click.echo(json.dumps(answer, ensure_ascii=False))
         return
     served, released = answer["served"], answer["released"]
-    click.echo(
-        f"approved: {released:,} {'entry' if released == 1 else 'entries'} of order {printable(number)}"
-    )
-    click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
+    click.echo(f"approved: {counted(released, 'entry', 'entries')} of order {printable(number)}")
+    click.echo(f"serving serial {served['serial']}, {counted(served['entries'], 'name')} enforced")
 
 
 @order.command(epilog=EXIT_CODES)
@@ -169,8 +167,9 @@ def annul(config_path: Path, as_json: bool, *, number: str, issuer: str | None, 
         return
     served = answer["served"]
     click.echo(f"annulled: order {printable(number)} of {printable(owner)}")
-    click.echo(f"  {answer['ended']:,} entries are no longer in force")
+    verb = "is" if answer["ended"] == 1 else "are"
+    click.echo(f"  {counted(answer['ended'], 'entry', 'entries')} {verb} no longer in force")
     for change in served["changes"]["zones"]:
         if change["added"]:  # the blocks that it had lifted
             click.echo(f"  {zone_line(change)}")
-    click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
+    click.echo(f"serving serial {served['serial']}, {counted(served['entries'], 'name')} enforced")

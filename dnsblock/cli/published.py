@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dnsblock.cli.common import local_time
-from dnsblock.errors import PartlyRefused, printable
+from dnsblock.errors import PartlyRefused, counted, printable
 
 SHOWN = 10  # of each kind; --json has all
 VERBS = {"block": "blocked", "exempt": "exempted", "unblock": "lifted"}
@@ -34,7 +34,7 @@ def print_published(published: dict[str, Any]) -> None:
     ]
     state = "still serving" if lines else "nothing changed: still serving"
     served = f"{'now serving' if published['changed'] else state} serial {published['serial']}"
-    click.echo(f"{served}, {published['entries']:,} names enforced")
+    click.echo(f"{served}, {counted(published['entries'], 'name')} enforced")
     for line in lines:
         click.echo(f"  {line}")
     for note in _cut(published["notes"], "notes"):
@@ -51,7 +51,7 @@ def _cut(lines: list[str], what: str) -> list[str]:
 
 def zone_line(change: dict[str, Any]) -> str:
     """The change of one zone, in numbers."""
-    return f"zone {change['zone']}: {change['added']:,} names added, {change['removed']:,} removed"
+    return f"zone {change['zone']}: {counted(change['added'], 'name')} added, {change['removed']:,} removed"
 
 
 def _order(order: dict[str, Any], zone: str) -> str:

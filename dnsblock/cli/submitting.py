@@ -15,7 +15,7 @@ from dnsblock.cli.order_page import entry_lines
 from dnsblock.cli.progress import following
 from dnsblock.cli.signed_files import problem_line, read_all
 from dnsblock.client import Client, SignedFile, is_refused
-from dnsblock.errors import Exit, printable
+from dnsblock.errors import Exit, counted, printable
 
 if TYPE_CHECKING:
     from dnsblock.instances import Credentials, Goal, Push, Stage
@@ -104,7 +104,7 @@ def submit(
         for one in answer["documents"]:
             _print_verdict(one, None if served is None else served["time_zone"])
         if served:
-            click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
+            click.echo(f"serving serial {served['serial']}, {counted(served['entries'], 'name')} enforced")
         for one in missed:
             text = f"not {wait} within {timeout:g} s: order {printable(one['order_id'])}"
             click.echo(f"{text}{_when(one['order'])}", err=True)

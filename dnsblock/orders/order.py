@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from dnsblock import document
 from dnsblock.document import Document, Place
-from dnsblock.errors import Problem, Refused, capped
+from dnsblock.errors import Problem, Refused, capped, counted
 from dnsblock.names import NameRefused
 from dnsblock.orders.complete import cut_off, incomplete
 from dnsblock.orders.schema import (
@@ -272,7 +272,7 @@ def parse_entries(
         line = data.count(b"\n", 0, err.start) + 1
         raise Refused([Problem(file, line, "", "not UTF-8 text")]) from err
     if len(lines) != reference.lines:
-        reason = f"{len(lines):,} lines instead of {reference.lines:,} as in the order"
+        reason = f"{counted(len(lines), 'line')} instead of {reference.lines:,} as in the order"
         raise Refused([Problem(file, None, "", reason)])
     return _names(file, lines)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from dnsblock.errors import counted
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.life import InForce, Life
 from dnsblock.orders.order import Order
@@ -60,7 +61,8 @@ class Comparison:
             notes.append(f"MISSING_SEQ: the order with seq {self.missing} has not been received here")
         elif self.differs:
             stated = self.statement
-            counts = f"{stated.entries:,} entries by the statement, {self.here.entries:,} here"
+            here = f"{self.here.entries:,} here"
+            counts = f"{counted(stated.entries, 'entry', 'entries')} by the statement, {here}"
             notes.append(f"STATEMENT_DIFFERS: an order was not received here, or is wrong: {counts}")
         if self.is_past(at):
             until = utc(self.statement.valid_until)

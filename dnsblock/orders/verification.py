@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dnsblock.errors import Problem
+from dnsblock.errors import Problem, counted
 from dnsblock.orders.claims import Accepted, Claim
 from dnsblock.orders.ledger import FILE, Content, read
 from dnsblock.orders.order import Order
@@ -147,10 +147,15 @@ def _verify_checkpoint(
         result.accepted += 1
     else:
         have = content.tree.size
-        lacks = f"records {have + 1:,} to {size:,} are missing" if size > have else "other records were there"
+        lacks = "other records were there" if size <= have else f"{_span(have + 1, size)} missing"
         yield Problem(
             str(found.path), None, "", f"the ledger does not extend this checkpoint of {size:,}: {lacks}"
         )
+
+
+def _span(first: int, last: int) -> str:
+    """The records from one number to another, as the subject of a sentence."""
+    return f"record {first:,} is" if first == last else f"records {first:,} to {last:,} are"
 
 
 def _compare_copy(path: Path, copy: Content, content: Content) -> tuple[tuple[Record, ...], list[Problem]]:
@@ -165,7 +170,8 @@ def _compare_copy(path: Path, copy: Content, content: Content) -> tuple[tuple[Re
     missing = tuple(copy.records[same:])
     if not missing:
         return (), []
-    reason = f"has {len(missing):,} records that are not in the ledger, from record {missing[0].n:,} on"
+    verb, first = "is" if len(missing) == 1 else "are", missing[0].n
+    reason = f"has {counted(len(missing), 'record')} that {verb} not in the ledger, from record {first:,} on"
     return missing, [Problem(str(path), None, "", reason)]
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from dnsblock import times
 from dnsblock._engine import PolicyZone
 from dnsblock.config import Config, Zone
+from dnsblock.errors import counted
 from dnsblock.lists.lists import Lists
 from dnsblock.orders.life import InForce
 from dnsblock.orders.order import Order
@@ -83,9 +84,10 @@ class Changes:
         parts = []
         if self.zones:
             added, removed = sum(one.added for one in self.zones), sum(one.removed for one in self.zones)
-            parts.append(f"{added:,} names added, {removed:,} removed in {len(self.zones):,} zones")
+            zones = counted(len(self.zones), "zone")
+            parts.append(f"{counted(added, 'name')} added, {removed:,} removed in {zones}")
         if self.orders:
-            parts.append(f"{len(self.orders):,} orders accepted")
+            parts.append(f"{counted(len(self.orders), 'order')} accepted")
         if self.options:
             shown, more = ", ".join(self.options[:3]), len(self.options) - 3
             parts.append(f"options changed: {shown}" + (f" and {more:,} more" if more > 0 else ""))

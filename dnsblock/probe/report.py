@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from dnsblock.errors import printable
+from dnsblock.errors import counted, printable
 from dnsblock.probe.evidence import Evidence, Miss, Row
 
 CSV_COLUMNS = ("resolver", "transport", "name", "type", "expected", "found", "time_ms", "missed", "note")
@@ -20,15 +20,15 @@ def headline(evidence: Evidence) -> str:
     """The order, the number of names and of queries, in one line."""
     parts = []
     if evidence.order_id is not None:
-        names = _count(evidence.probed, "name")
+        names = counted(evidence.probed, "name")
         if evidence.is_sample:
             names = f"a random sample of {evidence.probed:,} of {evidence.names:,} names"
         order = f"order {printable(evidence.order_id)} of {printable(evidence.issuer or '')}"
         parts.append(f"{order} ({evidence.action}): {names}")
     if evidence.open:
-        parts.append(f"{_count(evidence.open, 'name')} that must not be blocked")
+        parts.append(f"{counted(evidence.open, 'name')} that must not be blocked")
     resolvers = len({row.resolver for row in evidence.rows})
-    queries = f"{evidence.asked:,} queries to {_count(resolvers, 'resolver')} in {evidence.seconds:.2f} s"
+    queries = f"{evidence.asked:,} queries to {counted(resolvers, 'resolver')} in {evidence.seconds:.2f} s"
     return f"{', and '.join(parts)}; {queries}"
 
 
@@ -41,7 +41,7 @@ def conclusion(evidence: Evidence) -> str:
     names = len({row.entry for row in evidence.rows if row.missed})
     resolvers = len({row.resolver for row in evidence.rows if row.missed})
     missed = f"{evidence.missed:,} of {evidence.asked:,} responses are not as expected"
-    return f"MISSED: {missed}, for {_count(names, 'name')} at {_count(resolvers, 'resolver')}"
+    return f"MISSED: {missed}, for {counted(names, 'name')} at {counted(resolvers, 'resolver')}"
 
 
 def summary_table(evidence: Evidence) -> Table:
@@ -94,10 +94,6 @@ def _types(miss: Miss) -> str:
 def _found(row: Row) -> str:
     found = f"{row.found} ({row.note})" if row.note else row.found
     return f"MISSED: {found}" if row.missed else found
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _milliseconds(time: float | None) -> str:

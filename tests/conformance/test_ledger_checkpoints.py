@@ -447,6 +447,11 @@ def test_log_verify_names_what_is_wrong(subject: Subject):
         r"the ledger does not extend this checkpoint of \d+: records 4 to \d+ are missing", said.stdout
     )
     assert "named in checkpoint.json" in said.stdout
+    *shorter, _ = whole.splitlines(keepends=True)
+    ledger(subject).write_bytes(b"".join(shorter))
+    said = subject.cli("log verify", as_json=False)
+    assert f"record {len(shorter) + 1} is missing" in said.stdout
+    assert "has 1 record that is not in the ledger" in said.stdout
     ledger(subject).write_bytes(whole.replace(NEW.encode(), b"xyz.example"))
     said = subject.cli("log verify")
     assert "this record was changed: its digest does not match" in said.stdout

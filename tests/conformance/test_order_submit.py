@@ -103,7 +103,7 @@ def test_submit_prints_a_verdict(started: Subject):
     assert said.stdout.splitlines() == [
         f"accepted: {path} (order B-1 of {ISSUER})",
         "  blocks 1 entry until 2031-01-01 07:00:00 WIB",
-        "serving serial 2, 1 names enforced",
+        "serving serial 2, 1 name enforced",
     ]
 
 
@@ -333,7 +333,7 @@ def test_an_annulled_unblock_has_no_effect(started: Subject):
     submit(started, block("B-1", ["one.example"]), unblock("U-1", "B-1"))
     assert is_forwarded(started.query("one.example"))
     said = started.cli("order annul", "U-1", "--reason", "a typing error", as_json=False)
-    assert "  zone ministry: 1 names added, 0 removed" in said.stdout.splitlines()
+    assert "  zone ministry: 1 name added, 0 removed" in said.stdout.splitlines()
     assert is_sinkholed(started.query("one.example"))
 
 

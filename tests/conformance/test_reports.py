@@ -37,7 +37,7 @@ def test_reload_reports_names_orders_and_options_that_changed(subject: Subject):
     assert reload_shown(subject).splitlines() == [
         "now serving serial 2, 301 names enforced",
         "  zone ministry: 2 names added, 1 removed",
-        "  zone listed: 1 names added, 2 removed",
+        "  zone listed: 1 name added, 2 removed",
         "  accepted: blocked by order B-2 of ministry.example, 2 entries (active)",
         "  accepted: exempted by order E-1 of ministry.example, 1 entries (active)",
         "  accepted: lifted by order U-1 of ministry.example, 2 entries (active)",
@@ -138,7 +138,7 @@ def test_a_rejected_list_takes_ten_lines_and_hides_no_other_change(subject: Subj
     assert said.code == 4
     assert said.stdout.splitlines() == [
         "now serving serial 2, 301 names enforced",
-        "  zone ministry: 1 names added, 0 removed",
+        "  zone ministry: 1 name added, 0 removed",
         "  accepted: blocked by order B-1 of ministry.example, 1 entries (active)",
         "  options changed: limits.slip",
     ]
@@ -184,7 +184,7 @@ def test_no_line_of_the_log_is_long(subject: Subject):
     assert "TOO_MANY_REJECTED" in warning["event"]
     assert f"dnsblock check -c {subject.config_path}" in warning["event"]
     (served,) = [json.loads(line)["event"] for line in lines if "serving serial 2" in line]
-    assert "1 names added, 0 removed in 1 zones; 1 orders accepted; options changed: limits.slip" in served
+    assert "1 name added, 0 removed in 1 zone; 1 order accepted; options changed: limits.slip" in served
 
 
 def test_accept_and_rollback_report_like_a_reload(subject: Subject):
