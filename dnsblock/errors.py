@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
@@ -52,6 +52,11 @@ class Problem:
             "code": self.code,
             "reason": printable(self.reason),
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Problem":
+        """The problem of `as_json`. The code is part of the reason."""
+        return cls(value["file"], value["line"], value["value"], value["reason"])
 
 
 class Refused(Exception):  # noqa: N818  # house style: named for what happened

@@ -278,7 +278,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
 
 
 def _refused_lines(refused: list[dict[str, Any]]) -> list[str]:
-    return [str(Problem(**problem)) for one in refused for problem in one["problems"]]
+    return [str(Problem.from_json(problem)) for one in refused for problem in one["problems"]]
 
 
 def _print_refused_documents(refused: list[dict[str, Any]], config_path: Path) -> None:

@@ -98,7 +98,7 @@ def rejected_lines(sources: list[dict[str, Any]]) -> list[str]:
 
 
 def _problems(source: dict[str, Any]) -> list[Problem]:
-    return [Problem(**one) for one in source["rejected"]["problems"]] if source["rejected"] else []
+    return [Problem.from_json(one) for one in source["rejected"]["problems"]] if source["rejected"] else []
 
 
 def print_rejected(sources: list[dict[str, Any]], config_path: Path) -> None:
