@@ -5,6 +5,7 @@ The file `api.tokens` lists them. It holds the SHA-256 of each token, never a to
 
 import hashlib
 import hmac
+import re
 import secrets
 import ssl
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, model_validator
 
 from dnsblock import document
 from dnsblock.config import ApiOptions
@@ -32,13 +33,19 @@ FINGERPRINT = "sha256:"  # of a certificate; no other name of one may begin with
 TOKEN_BYTES = 32  # random: so a plain hash is enough, and nobody can guess a token
 
 
+def _token_digest(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("must be the SHA-256 of a token, 64 hexadecimal digits: see `dnsblock order token`")
+    return value
+
+
 class ApiClient(BaseModel):
     """One line of the file `api.tokens`: a token or a certificate, and what its holder may do."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Identifier  # recorded in the ledger
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the token
+    sha256: Annotated[str, AfterValidator(_token_digest)] | None = None  # of the token
     certificate: Annotated[str, Field(min_length=1, max_length=300)] | None = None
     roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=10)]
     issuers: Annotated[tuple[Identifier, ...], Field(min_length=1, max_length=1000)]

@@ -317,7 +317,6 @@ _REASONS = {
     "dict_type": "must be a mapping of keys and values",
     "model_type": "must be a mapping of keys and values",
     "model_attributes_type": "must be a mapping of keys and values",
-    "string_pattern_mismatch": "must match {pattern}",
     "string_too_long": "longer than {max_length} characters",
     "string_too_short": "must not be empty",
     "too_long": "more than {max_length} items",

@@ -74,6 +74,12 @@ def _file_name(value: str) -> str:
     return value
 
 
+def _guard_code(value: str) -> str:
+    if not re.fullmatch(r"[A-Z][A-Z_]{0,39}", value):
+        raise ValueError("must be a guard code in capitals, such as POPULAR")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
 Category = Annotated[str, Field(min_length=1, max_length=200)]
 Urgency = Literal["routine", "urgent", "immediate"]
@@ -81,7 +87,7 @@ Time = Annotated[datetime, BeforeValidator(_time)]
 OrderId = Annotated[str, AfterValidator(_order_id)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
-GuardCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]{0,39}$")]
+GuardCode = Annotated[str, AfterValidator(_guard_code)]
 
 
 class _Fields(BaseModel):

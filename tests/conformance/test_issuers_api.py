@@ -495,7 +495,7 @@ def test_a_reload_opens_moves_and_closes_the_api(api: IssuersApi):
     ("clients", "word"),
     [
         ([], "must not be empty"),
-        ([by_token("ministry") | {"sha256": "x"}], "sha256"),
+        ([by_token("ministry") | {"sha256": "x"}], "64 hexadecimal digits"),
         ([by_token("ministry") | {"token": "x"}], "unknown key"),
         ([by_token("ministry") | {"certificate": "x"}], "one of sha256"),
         ([by_token("ministry", roles=["admin"])], "roles"),
