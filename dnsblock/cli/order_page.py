@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dnsblock.cli.common import local_time, print_table
-from dnsblock.errors import printable
+from dnsblock.errors import counted, printable
 
 SHOWN = 100  # entries
 TIMES = ("issued", "received", "effective", "enforced", "verified", "ended", "expires", "deadline")
@@ -113,7 +113,8 @@ def _content(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{key} key", line
     if (stated := one["statement"]) is not None:
         until = local_time(stated["valid_until"], one["time_zone"])
-        yield "statement", f"{stated['entries']:,} entries in force, valid until {until}"
+        yield "statement", f"{counted(stated['entries'], 'entry', 'entries')} in force, valid until {until}"
     for target in one["targets"]:
-        entries = "all entries" if target["entries"] is None else f"{target['entries']:,} entries"
+        named = target["entries"]
+        entries = "all entries" if named is None else counted(named, "entry", "entries")
         yield "ends", f"{target['order_id']} ({entries})"

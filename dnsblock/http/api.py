@@ -231,7 +231,7 @@ def _order(order: OrderState, issuers: set[str | None], view: View) -> dict[str,
     notes = order.notes if enforced else (*order.notes, "no zone enforces the orders of this issuer")
     if order.action == "snapshot":
         now = view.publisher.recorder.now()
-        notes = (*notes, *view.statements.notes(order.issuer, order.sha256, now))
+        notes = (*notes, *view.statements.notes(order.issuer, order.sha256, now, view.config.time_zone))
     return {
         "issuer": order.issuer,
         "order_id": order.order_id,

@@ -152,8 +152,9 @@ def _add_notes(
     """Adds what is wrong with the last status statement of each issuer."""
     if any(one["action"] == "snapshot" for one in found):
         view.statements.update(state.known)
+        zone = view.config.time_zone
         for one in found:
-            one["notes"].extend(view.statements.notes(one["issuer"], one["sha256"], now))
+            one["notes"].extend(view.statements.notes(one["issuer"], one["sha256"], now, zone))
 
 
 def _page(view: View, caller: Caller, query: OrdersQuery) -> OrderPage:

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from dnsblock.errors import counted
 from dnsblock.orders.issuer import IssuerOrders
@@ -17,7 +17,7 @@ from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.schema import Statement
 from dnsblock.orders.verdict import Judgement
-from dnsblock.times import utc
+from dnsblock.times import local
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Comparison:
         """Whether the issuer should have sent another statement."""
         return at >= self.statement.valid_until
 
-    def notes(self, at: datetime) -> list[str]:
-        """Everything that is wrong, for people."""
+    def notes(self, at: datetime, zone: tzinfo) -> list[str]:
+        """Everything that is wrong, for people, with times in a time zone."""
         notes: list[str] = []
         if self.missing is not None:
             notes.append(f"MISSING_SEQ: the order with seq {self.missing} has not been received here")
@@ -65,7 +65,7 @@ class Comparison:
             counts = f"{counted(stated.entries, 'entry', 'entries')} by the statement, {here}"
             notes.append(f"STATEMENT_DIFFERS: an order was not received here, or is wrong: {counts}")
         if self.is_past(at):
-            until = utc(self.statement.valid_until)
+            until = local(self.statement.valid_until, zone)
             notes.append(f"STATEMENT_PAST: valid until {until}: a later one, or an order, may be withheld")
         return notes
 
@@ -164,10 +164,10 @@ class Statements:
         found = self._found.get(issuer)
         return None if found is None else found[1]
 
-    def notes(self, issuer: str, sha256: str, at: datetime) -> list[str]:
+    def notes(self, issuer: str, sha256: str, at: datetime, zone: tzinfo) -> list[str]:
         """The notes on an order, if it is the issuer's last statement."""
         found = self.of(issuer)
-        return [] if found is None or found.order.sha256 != sha256 else found.notes(at)
+        return [] if found is None or found.order.sha256 != sha256 else found.notes(at, zone)
 
 
 def _facts(order: Order, statement: Statement, orders: IssuerOrders) -> list[Hashable]:

@@ -137,7 +137,8 @@ def _in_ledger(
         else list(_changes(order, state, config.time_zone))
     )
     lifting = _lifting(order, state, now, policy, config, sees=sees)
-    statement = [] if order.statement is None else compare(order, known.orders).notes(policy.at)
+    zone = config.time_zone
+    statement = [] if order.statement is None else compare(order, known.orders).notes(policy.at, zone)
     return {
         "file": printable(file),
         "issuer": order.issuer,

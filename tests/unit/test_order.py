@@ -387,7 +387,7 @@ def test_entries_may_stand_in_a_file_of_their_own(with_file, tmp_path: Path):
     ("text", "promised", "problem"),
     [
         ("t.me\n", {"sha256": "ab" * 32}, "the sha256 differs from the one in the order"),
-        ("t.me\n", {"lines": 2}, "1 lines instead of 2 as in the order"),
+        ("t.me\n", {"lines": 2}, "1 line instead of 2 as in the order"),
         ("t.me\nco.id", {}, "the last line has no line end"),
         ("\n", {}, ":1: SYNTAX: empty: a name has at least one label"),
         ("# names\n", {}, ":1: '# names': SYNTAX: comments are not allowed here"),

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from dnsblock.orders.order import Annulled, Order, parse
 from dnsblock.orders.orders import Orders
@@ -13,6 +14,7 @@ from dnsblock.principal import DAEMON
 
 from .helpers import AUGUST_10, JULY_14, block, document, exempt, orders, sha256, unblock
 
+WIB = ZoneInfo("Asia/Jakarta")
 UNTIL = "2017-12-01T00:00:00+07:00"
 NOW = datetime.fromisoformat("2017-09-01T00:00:00+07:00").astimezone(UTC)
 
@@ -59,7 +61,7 @@ def test_a_statement_agrees_with_the_orders_that_it_is_about():
     own = content(AUGUST_10, first, second)
     assert (own.seq, own.entries) == (2, 1)
     found = compare(read(stated(own)), known(first, second).of("a"))
-    assert (found.differs, found.missing, found.notes(NOW)) == (False, None, [])
+    assert (found.differs, found.missing, found.notes(NOW, WIB)) == (False, None, [])
 
 
 def test_a_withheld_unblock_is_named_by_its_number_even_if_it_is_the_last():
@@ -69,7 +71,7 @@ def test_a_withheld_unblock_is_named_by_its_number_even_if_it_is_the_last():
     own = content(AUGUST_10, first, second)
     found = compare(read(stated(own)), known(first).of("a"))
     assert (found.differs, found.missing) == (True, 2)
-    assert found.notes(NOW) == ["MISSING_SEQ: the order with seq 2 has not been received here"]
+    assert found.notes(NOW, WIB) == ["MISSING_SEQ: the order with seq 2 has not been received here"]
 
 
 def test_a_withheld_unblock_of_an_issuer_without_numbers_makes_the_digest_differ():
@@ -79,7 +81,9 @@ def test_a_withheld_unblock_of_an_issuer_without_numbers_makes_the_digest_differ
     statement = read(stated(content(AUGUST_10, first, second)))
     found = compare(statement, known(first).of("a"))
     counts = "1 entries by the statement, 2 here"
-    assert found.notes(NOW) == [f"STATEMENT_DIFFERS: an order was not received here, or is wrong: {counts}"]
+    assert found.notes(NOW, WIB) == [
+        f"STATEMENT_DIFFERS: an order was not received here, or is wrong: {counts}"
+    ]
     assert not compare(statement, known(first, second).of("a")).differs
 
 
@@ -136,9 +140,9 @@ def test_a_statement_past_its_date_is_reported():
     own = block("b-1", "one.example")
     found = compare(read(stated(content(AUGUST_10, own))), known(own).of("a"))
     until = datetime.fromisoformat(UNTIL)
-    assert found.notes(until - timedelta(seconds=1)) == []
-    (note,) = found.notes(until)
-    assert note.startswith("STATEMENT_PAST: valid until 2017-11-30T17:00:00Z")
+    assert found.notes(until - timedelta(seconds=1), WIB) == []
+    (note,) = found.notes(until, WIB)
+    assert note.startswith("STATEMENT_PAST: valid until 2017-12-01 00:00:00 WIB")
 
 
 def test_the_last_statement_counts():
@@ -167,5 +171,5 @@ def test_statements_are_compared_again_only_if_an_order_changes_the_result():
     assert after is not None
     assert not after.differs
     assert statements.of("x") is None
-    assert statements.notes("a", sha256(statement), NOW) == []
-    assert statements.notes("a", sha256(first), NOW + timedelta(days=3650)) == []
+    assert statements.notes("a", sha256(statement), NOW, WIB) == []
+    assert statements.notes("a", sha256(first), NOW + timedelta(days=3650), WIB) == []
