@@ -12,6 +12,7 @@ from dnsblock.cli.common import (
     Commands,
     client_of,
     common,
+    duration,
     leave,
     local_time,
     print_table,
@@ -95,13 +96,7 @@ def _deadline(one: dict[str, Any], zone: str) -> str:
         return f"BREACHED since {local_time(one['deadline_at'], zone)}"
     if one["seconds_left"] is None:
         return "met" if one["enforced_at"] else "-"
-    return f"{_duration(one['seconds_left'])} left"
-
-
-def _duration(seconds: int) -> str:
-    if seconds >= 172_800:
-        return f"{seconds // 86_400} d"
-    return f"{seconds // 3600} h" if seconds >= 7200 else f"{seconds // 60} min"
+    return f"{duration(one['seconds_left'])} left"
 
 
 @order.command(epilog=EXIT_CODES)

@@ -80,7 +80,7 @@ def test_a_withheld_unblock_of_an_issuer_without_numbers_makes_the_digest_differ
     second = unblock("u-2", "b-1", "one.example", issued_at=AUGUST_10)
     statement = read(stated(content(AUGUST_10, first, second)))
     found = compare(statement, known(first).of("a"))
-    counts = "1 entries by the statement, 2 here"
+    counts = "1 entry by the statement, 2 here"
     assert found.notes(NOW, WIB) == [
         f"STATEMENT_DIFFERS: an order was not received here, or is wrong: {counts}"
     ]
