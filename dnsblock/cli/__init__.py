@@ -109,9 +109,11 @@ def _ready_human(daemon: "Daemon") -> None:
     click.echo(f"  enforced  {facts['entries']:,} names")
     click.echo(f"  upstream  {', '.join(facts['upstreams'])}")
     click.echo(f"  metrics   {'http://' + facts['metrics'] + '/metrics' if facts['metrics'] else 'off'}")
+    if facts["api"]:
+        click.echo(f"  api       https://{facts['api']}")
     click.echo("\nTry this in another terminal:")
-    click.echo(f"  dig {at} {name}")
-    click.echo(f"  dig {at} example.com")
+    for queried in dict.fromkeys((name, "example.com")):
+        click.echo(f"  dig {at} {queried}")
     click.echo(f"  {Path(sys.argv[0])} why -c {config} {name}\n")
     sys.stdout.flush()
 
@@ -225,6 +227,8 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     last = facts["last_publish"]
     click.echo(f"dnsblock {facts['version']}, pid {facts['pid']}, up since {local(facts['started_at'])}")
     click.echo(f"  listening    {', '.join(facts['listening'])}")
+    if facts["api"]:
+        click.echo(f"  api          https://{facts['api']}")
     click.echo(f"  serving      serial {facts['serial']} since {local(facts['published_at'])}")
     click.echo(f"  digest       {facts['digest']}")
     click.echo(f"  enforced     {facts['entries']:,} names")

@@ -1,8 +1,10 @@
 """The command line: exit codes, what programs read with --json, what people read without."""
 
+import itertools
 import json
 import os
 import re
+import subprocess
 from datetime import datetime
 
 import pytest
@@ -68,6 +70,18 @@ def test_serve_says_once_when_it_is_ready(running: Subject, shared_upstream: Stu
     assert ready["upstreams"] == [shared_upstream.address]
     assert ready["serial"] >= 1
     assert ready["control"] == str(running.folder / "control.sock")
+
+
+def test_the_first_steps_are_shown_once_each(subject: Subject):
+    """Without orders, there is only one name to query."""
+    subject.configure()
+    command = [dnsblock(), "serve", "-c", str(subject.config_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        shown = list(itertools.takewhile(lambda line: " why " not in line, process.stdout))
+        process.terminate()
+    queries = [line for line in shown if line.startswith("  dig ")]
+    assert len(queries) == 1, shown
+    assert queries[0].endswith(" example.com\n")
 
 
 def test_status_shows_what_is_in_force(running: Subject):

@@ -475,6 +475,8 @@ def test_a_reload_opens_moves_and_closes_the_api(api: IssuersApi):
     api.configure(api.options(listen=f"127.0.0.1:{port}"))
     api.subject.reload()
     assert api.address == ("127.0.0.1", port)
+    lines = api.subject.cli("status", as_json=False).stdout.splitlines()
+    assert f"  api          https://127.0.0.1:{port}" in lines
     assert api.get("/v1/orders").status_code == 200
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(first, timeout=TIMEOUT).close()
