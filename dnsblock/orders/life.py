@@ -170,6 +170,19 @@ class Life:
         """The number of entries that another order has ended."""
         return len(self._ended_indexes(at))
 
+    def count_ended_only_by(self, by: Order) -> int:
+        """The number of entries that an order ends, and that nothing else has ended when it takes effect."""
+        at = by.effective_at
+        others = [end for end in self.whole if end.by.sha256 != by.sha256]
+        if any(end.covers(at) for end in others):
+            return 0
+        found = 0
+        for index in range(len(self.order.entries)):
+            ends = self.ends.get(index, ())
+            is_by_it = len(others) < len(self.whole) or any(end.by.sha256 == by.sha256 for end in ends)
+            found += is_by_it and not any(end.by.sha256 != by.sha256 and end.covers(at) for end in ends)
+        return found
+
     def _ended_indexes(self, at: datetime) -> Collection[int]:
         if any(end.covers(at) for end in self.whole):
             return range(len(self.order.entries))

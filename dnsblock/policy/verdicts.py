@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any, TypedDict
 
 from dnsblock.config import Config
-from dnsblock.errors import Problem, Refused, printable, shown
+from dnsblock.errors import Problem, Refused, counted, printable, shown
 from dnsblock.names import above
 from dnsblock.orders.guards import Note, is_covered
+from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.remarks import remarks
@@ -134,7 +135,7 @@ def _in_ledger(
     changes = (
         ["already in the ledger: nothing changed"]
         if not is_new
-        else list(_changes(order, state, config.time_zone))
+        else list(_changes(order, state, known.orders, config.time_zone))
     )
     lifting = _lifting(order, state, now, policy, config, sees=sees)
     zone = config.time_zone
@@ -198,7 +199,7 @@ _VERBS = {
 }
 
 
-def _changes(order: Order, state: OrderState, zone: tzinfo) -> Iterator[str]:
+def _changes(order: Order, state: OrderState, own: IssuerOrders, zone: tzinfo) -> Iterator[str]:
     if state.state == "held" and state.held < state.entries:
         yield "nothing is enforced until the missing orders before it arrive"
         return
@@ -210,12 +211,16 @@ def _changes(order: Order, state: OrderState, zone: tzinfo) -> Iterator[str]:
         )
         return
     number = state.entries - state.held - order.judgement.count("refused")
-    count = f"{number:,} {'entry' if number == 1 else 'entries'}"
+    count = counted(number, "entry", "entries")
     when = f" from {local(state.effective_at, zone)}" if state.state == "scheduled" else ""
     until = f" until {local(state.expires_at, zone)}" if state.expires_at else ""
     is_over = state.state in ("expired", "lifted", "revoked", "superseded", "annulled")
     over = " (nothing is in force now)" if is_over else ""
     yield f"{_VERBS[order.action]} {count}{when}{until}{over}"
+    if order.action == "supersede":
+        for target, aimed in own.targets_of(order):
+            ended = counted(aimed.count_ended_only_by(order), "entry", "entries")
+            yield f"ends {ended} of {target.order_id}{when}"
 
 
 def _already_blocked(order: Order, in_force: Entries) -> Iterator[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from .clients import Said
 from .harness import ISSUER, ORDERS_ZONE, Subject, is_forwarded, is_sinkholed
-from .orders import as_yaml, block, unblock
+from .orders import as_yaml, block, order, unblock
 from .tools import me
 from .upstreams import StubUpstream
 
@@ -60,6 +60,21 @@ def after(first: dict, second: dict) -> dict:
 
 
 # ------- Sending -------
+
+
+def test_a_supersede_shows_what_it_ends(started: Subject):
+    """Its own names are only half of it. An entry that had ended before is not ended again."""
+    first = block("B-1", ["one.example", "two.example", "three.example"])
+    assert submit(started, first, unblock("U-1", "B-1", ["one.example"])).code == 0
+    targets = [{"order_id": "B-1", "entries": "all"}]
+    replaced = order("B-2", "supersede", targets=targets, entries=["three.example", "four.example"])
+    path = write(started, "b-2.yaml", replaced)
+    lines = started.cli("order submit", path, as_json=False).stdout.splitlines()
+    assert lines[:3] == [
+        f"accepted: {path} (order B-2 of {ISSUER})",
+        "  blocks 2 entries",
+        "  ends 2 entries of B-1",
+    ]
 
 
 def test_a_document_whose_files_cannot_be_read_does_not_delay_the_others(started: Subject):
