@@ -82,13 +82,13 @@ def submit(
     if not urls:
         refuse_credentials("--to", credentials)
     documents, unread = read_all(files)
-    if urls and documents:
+    if urls:
         from dnsblock.instances import Goal
 
         goal = Goal(wait or "enforced", timeout)
-        for one in unread:
+        for one in () if as_json else unread:
             _print_verdict(one, None, err=True)
-        code = _push(documents, urls, credentials_of(**credentials), goal, as_json=as_json)
+        code = _push(documents, unread, urls, credentials_of(**credentials), goal, as_json=as_json)
         sys.exit(Exit.REFUSED if unread else code)
     answer: dict[str, Any] = {"documents": []}
     missed: list[dict[str, Any]] = []
@@ -158,6 +158,7 @@ def _missed(
 
 def _push(
     documents: Sequence[SignedFile],
+    unread: Sequence[dict[str, Any]],
     urls: Sequence[str],
     credentials: "Credentials",
     goal: "Goal",
@@ -169,13 +170,14 @@ def _push(
 
     from dnsblock.instances import Push, push_all
 
-    pushes = [Push(url) for url in urls]
+    pushes = [Push(url) for url in urls] if documents else []
     with following(lambda: [(push.url, _progress(push, goal.stage)) for push in pushes], quiet=as_json):
         asyncio.run(push_all(pushes, documents, credentials, goal))
     if as_json:
-        facts = {"wait": goal.stage, "instances": [push.as_json() for push in pushes]}
+        instances = [push.as_json() for push in pushes]
+        facts = {"wait": goal.stage, "instances": instances, "unread": unread}
         click.echo(json.dumps(facts, ensure_ascii=False))
-    else:
+    elif pushes:
         _print_pushes(pushes, goal)
     for code in (Exit.REFUSED, Exit.UNREACHABLE):
         if any(push.code == code for push in pushes):

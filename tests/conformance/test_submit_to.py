@@ -254,6 +254,22 @@ def test_a_server_that_is_no_instance_gets_nothing(
             assert ("TLS" in said.stderr, server.requests) == (True, [])
 
 
+def test_a_document_that_cannot_be_read_is_in_the_json(fleet, clerk: Clerk):
+    """Exit code 4; the others are pushed."""
+    api, *_ = fleet
+    path = clerk.write(block("B-1", ["one.example"]))
+    said = clerk.submit(path, f"{path}.gone", *to(api))
+    assert (said.code, said.stderr) == (4, "")
+    assert [(one["file"], one["verdict"]) for one in said.json["unread"]] == [(f"{path}.gone", "refused")]
+    assert "cannot be read" in said.json["unread"][0]["problems"][0]["reason"]
+    (document,) = said.json["instances"][0]["documents"]
+    assert document["verdict"] == "accepted"
+    alone = clerk.submit(f"{path}.gone", *to(api))
+    assert (alone.code, alone.json["instances"], len(alone.json["unread"])) == (4, [], 1)
+    shown = clerk.submit(f"{path}.gone", *to(api), as_json=False)
+    assert (shown.code, shown.stdout, "cannot be read" in shown.stderr) == (4, "", True)
+
+
 def test_progress_is_shown_at_a_terminal(fleet, clerk: Clerk):
     """A line for each instance, while the command waits; results go to standard output."""
     one, two, _ = fleet
