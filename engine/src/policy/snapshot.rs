@@ -345,6 +345,8 @@ impl PolicyZone {
             let scope = self.names.may_hold(hash).then(|| self.scope_of(name, &Walk::new(name, SEED), 0));
             scope.flatten().is_some_and(|scope| self.rules.is_exception(&scope, denial))
         };
-        above.contain(hash) || is_itself()
+        // Few names are as deep as the name of a query, and the table of names above may be large.
+        let (_, most) = self.names.labels();
+        name.labels() < most && above.contain(hash) || name.labels() <= most && is_itself()
     }
 }
