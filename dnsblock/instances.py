@@ -25,9 +25,9 @@ RETRY_SECONDS = 1.0
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 1.0
 MAX_RESPONSE_BYTES = 64 << 20
 TEMPORARY = (502, 503, 504)
-# These are carried out without an answer to clients, or are over.
-WITHOUT_ANSWER = frozenset({"snapshot", "rotate", "notice"})
-OVER = frozenset({"lifted", "expired", "superseded", "revoked", "annulled"})
+STAGES: tuple[Stage, ...] = ("accepted", "enforced", "verified")
+OVER = frozenset({"lifted", "expired", "superseded", "revoked"})  # its time has come, and has passed
+IDLE = frozenset({"annulled", "held", "proposed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +83,17 @@ class Push:
 
 
 def reached(document: Mapping[str, Any], stage: Stage) -> bool:
-    """Whether a document is accepted and has reached a stage."""
+    """Whether a document is accepted, and has reached a stage or the last one that it can reach."""
     if document["verdict"] == "refused":
         return False
     if stage == "accepted":
         return True
-    order = document["order"] or {}
-    if order.get("action") in WITHOUT_ANSWER:
-        return order["state"] not in ("held", "proposed")
-    return bool(order.get(f"{stage}_at"))
+    order = document["order"]
+    if order is None or order["state"] in IDLE:
+        return False
+    # A block and its unblock may come together: then neither takes effect any more.
+    last = min(stage, order.get("last_stage", "verified"), key=STAGES.index)
+    return last == "accepted" or order["state"] in OVER or bool(order.get(f"{last}_at"))
 
 
 async def push_all(
@@ -179,10 +181,10 @@ def _order(status: int, answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def cannot_reach(order: Mapping[str, Any] | None, seconds: float) -> bool:
-    """Whether an order cannot take effect in this time: it is over, or scheduled for later."""
+    """Whether an order cannot take effect in this time: it is annulled, or scheduled for later."""
     if order is None:
         return False
-    if order["state"] in OVER:
+    if order["state"] == "annulled":
         return True
     starts = datetime.fromisoformat(order["effective_at"])
     return order["state"] == "scheduled" and starts > datetime.now(UTC) + timedelta(seconds=seconds)

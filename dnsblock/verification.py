@@ -5,13 +5,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dnsblock.config import Config, Probes
 from dnsblock.errors import LedgerUnwritable
 from dnsblock.orders.facts import PlainFact, Probed, Verified
-from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.life import Life
-from dnsblock.orders.order import Order
 from dnsblock.orders.state import State
 from dnsblock.policy.probing import Known, configured_answers, plan_of, zone_of
 from dnsblock.principal import DAEMON
-from dnsblock.probe.checks import BLOCKING, LIFTING, SAMPLE, Ordered, Plan, open_checks
+from dnsblock.probe.checks import SAMPLE, Ordered, Plan, open_checks
 from dnsblock.probe.evidence import Evidence
 from dnsblock.probe.queries import Server
 from dnsblock.probe.run import Setup
@@ -111,17 +109,10 @@ def _in_effect(state: State, config: Config) -> Iterator[InEffect]:
         now = own.states[sha256]
         if issuer in issuers and now.action in _ACTIONS and now.state in _STATES:
             order = own.orders.lives[sha256].order
-            if not _is_provable(order, own.orders):
+            if own.orders.last_stage(order) != "verified":
                 continue
             key = Key(issuer, order.order_id, sha256)
             yield InEffect(key, now.entries, order.verified_at is not None, now.in_force)
-
-
-def _is_provable(order: Order, own: IssuerOrders) -> bool:
-    """Whether a probe can prove the effect. A name whose exemption ends may be blocked or not."""
-    if order.action not in LIFTING:
-        return True
-    return any(life.order.action in BLOCKING for _, life in own.targets_of(order))
 
 
 def _references(config: Config) -> list[Server]:

@@ -78,6 +78,7 @@ def submit(
 
     Exit code 4 if a document or an entry is refused; the others are not affected. Exit code 3 if an instance
     cannot be reached. Exit code 1 if an order has not reached the stage of --wait within --timeout.
+    Orders that are over by then count. So do orders that have reached the last stage that they can.
     """
     if not urls:
         refuse_credentials("--to", credentials)

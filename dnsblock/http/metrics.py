@@ -449,7 +449,8 @@ def _deadlines(view: View) -> Iterator[Metric]:
         deadlines = [
             deadline
             for order in own.orders.orders
-            if (deadline := open_deadline(order, own.states[order.sha256], view.config)) is not None
+            if (deadline := open_deadline(order, own.states[order.sha256], own.orders, view.config))
+            is not None
         ]
         breached.add_metric([issuer], sum(deadline <= now for deadline in deadlines))
         due.add_metric([issuer], min((at.timestamp() for at in deadlines if at > now), default=0))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
+from dnsblock.orders.issuer import Stage
 from dnsblock.orders.life import StateName
 from dnsblock.orders.schema import Action
 
@@ -147,6 +148,10 @@ class OrderSummary(Model):
     seq: int | None
     action: Action
     state: StateName
+    last_stage: Stage = Field(
+        description="The last stage that it can reach. Only what a probe can prove becomes verified; "
+        "an order that enforces nothing is only accepted."
+    )
     entries: Count
     in_force: Count = Field(description="Entries in force now.")
     held: Count

@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import chain as joined
 from itertools import islice
 from types import MappingProxyType
+from typing import Literal
 
 from dnsblock.orders.chain import Chain
 from dnsblock.orders.following import Following
@@ -18,6 +19,8 @@ from dnsblock.orders.life import End, Life, Standing
 from dnsblock.orders.name_index import Names
 from dnsblock.orders.order import ENDS, MAY_END, Order, Target, TargetEntry
 from dnsblock.orders.shared import Lineage, SharedDict
+
+Stage = Literal["accepted", "enforced", "verified"]  # of an order, in this sequence
 
 MANY = 20  # boundaries: more are sorted at once
 _PROPOSED = Standing("proposed", "PROPOSED: by a flagger; an officer of the issuer must sign it too")
@@ -144,6 +147,19 @@ class IssuerOrders:
         if order.action != "revoke":
             return order.is_lifting
         return not any(life.order.action == "exempt" for _, life in self.targets_of(order))
+
+    def last_stage(self, order: Order) -> Stage:
+        """The last stage that an order can reach.
+
+        Statements, notices and rotations enforce nothing. A name whose exemption ends may be blocked or not,
+        so no probe can prove that. Neither can one prove a lifting whose targets are missing.
+        """
+        if order.action in ("snapshot", "rotate", "notice"):
+            return "accepted"
+        if order.action not in ("unblock", "revoke"):
+            return "verified"
+        is_opening = any(life.order.action in ("block", "supersede") for _, life in self.targets_of(order))
+        return "verified" if is_opening else "enforced"
 
     def targets_of(self, order: Order) -> Iterator[tuple[Target, Life]]:
         """The orders that an order ends, if they are known and it may end them."""

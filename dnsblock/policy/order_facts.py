@@ -27,6 +27,7 @@ class OrderFacts(TypedDict):
     seq: int | None
     action: str
     state: str
+    last_stage: str  # that it can reach: accepted, enforced or verified
     entries: int
     in_force: int
     held: int
@@ -63,17 +64,20 @@ def list_orders(
 ) -> list[OrderFacts]:
     """All orders, or those of some issuers, in ledger order."""
     return [
-        order_facts(life, state.by_issuer[issuer].states[sha256], config, now)
+        order_facts(life, own.states[sha256], own.orders, config, now)
         for issuer, sha256 in state.known.sequence
         if issuers is None or issuer in issuers
+        for own in (state.by_issuer[issuer],)
         for life in (state.known.issuers[issuer].lives[sha256],)
     ]
 
 
-def order_facts(life: Life, state: OrderState, config: Config, now: datetime) -> OrderFacts:
-    """One order."""
+def order_facts(
+    life: Life, state: OrderState, own: IssuerOrders, config: Config, now: datetime
+) -> OrderFacts:
+    """One order, among all of its issuer."""
     order = life.order
-    due = open_deadline(order, state, config)
+    due = open_deadline(order, state, own, config)
     left = None if due is None else due - now
     return {
         "issuer": order.issuer,
@@ -82,6 +86,7 @@ def order_facts(life: Life, state: OrderState, config: Config, now: datetime) ->
         "seq": order.seq,
         "action": order.action,
         "state": state.state,
+        "last_stage": own.last_stage(order),
         "entries": state.entries,
         "in_force": state.in_force if _is_enforced(order, config) else 0,
         "held": state.held,
@@ -102,9 +107,11 @@ def order_facts(life: Life, state: OrderState, config: Config, now: datetime) ->
     }
 
 
-def open_deadline(order: Order, state: OrderState, config: Config) -> datetime | None:
-    """The deadline of an order that is neither met nor over. Proof meets it; without probes, its effect."""
-    is_met = order.verified_at is not None or (order.enforced_at is not None and not config.probes_orders)
+def open_deadline(order: Order, state: OrderState, own: IssuerOrders, config: Config) -> datetime | None:
+    """The deadline of an order that is neither met nor over. Proof meets it; without any, its effect."""
+    is_met = order.verified_at is not None
+    if not is_met and order.enforced_at is not None and order.deadline_at is not None:
+        is_met = not config.probes_orders or own.last_stage(order) != "verified"
     return None if is_met or state.state in _OVER else order.deadline_at
 
 
@@ -127,7 +134,7 @@ def whole_order(
 ) -> dict[str, Any]:
     """Everything about one order. `most` limits the entries; None: all of them."""
     order, own = life.order, state.by_issuer[life.order.issuer]
-    facts = order_facts(life, own.states[order.sha256], config, now)
+    facts = order_facts(life, own.states[order.sha256], own.orders, config, now)
     entries = _entries(life, own.orders, config, now)
     return {
         **facts,

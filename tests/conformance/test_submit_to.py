@@ -18,8 +18,9 @@ from unit.https_server import Authority, Server
 from .clients import Said
 from .harness import ISSUER, Subject, is_sinkholed
 from .issuing import TOKENS, IssuersApi, by_token
-from .orders import as_yaml, block, in_seconds, stamp, unblock
+from .orders import as_yaml, block, exempt, in_seconds, order, stamp, unblock
 from .tools import dnsblock, run
+from .upstreams import StubUpstream
 
 NO_DAEMON = "/nonexistent/dnsblock.yaml"  # a clerk has no configuration
 
@@ -311,6 +312,49 @@ def test_submit_here_can_wait_too(subject: Subject):
     assert (said.code, "not verified within 1 s: order B-1" in said.stderr) == (1, True)
     wrong = subject.cli("order submit", str(path), "--ca", "x", as_json=False)
     assert (wrong.code, "--ca belongs to --to" in wrong.stderr) == (2, True)
+
+
+def test_what_is_over_has_reached_its_stage(fleet, clerk: Clerk):
+    """A block and its unblock in one push: nothing is ever blocked, and the push has done its work."""
+    api, *_ = fleet
+    now = stamp(in_seconds(0))
+    first = clerk.write(block("B-1", ["one.example"]), "1.yaml")
+    second = clerk.write(unblock("U-1", "B-1"), "2.yaml")
+    ended = block("B-2", ["two.example"], effective_at=now, expires_at=stamp(in_seconds(4)))
+    third = clerk.write(ended, "3.yaml")
+    revoked = order("R-1", "revoke", targets=[{"order_id": "B-2", "entries": "all"}], effective_at=now)
+    said = clerk.submit(first, second, third, clerk.write(revoked, "4.yaml"), *to(api))
+    states = [one["order"]["state"] for one in said.json["instances"][0]["documents"]]
+    assert (said.code, states) == (0, ["lifted", "active", "revoked", "active"])
+    assert clerk.submit(first, third, *to(api), "--wait", "verified").code == 0
+    assert api.subject.cli("order annul", "B-1", "--reason", "an error").code == 0
+    assert clerk.submit(first, *to(api), "--timeout", "30").code == 4
+
+
+def test_nobody_waits_for_a_proof_that_never_comes(subject: Subject, upstream: StubUpstream):
+    """No probe can prove these orders: they are enforced, or only accepted."""
+    subject.start(orders=[exempt("E-1", ["one.example"])], upstreams=[upstream.address], probes={})
+    state = {"entries": 0, "digest": hashlib.sha256(b"").hexdigest(), "valid_until": "2117-01-01T00:00:00Z"}
+    targets = [{"order_id": "E-1", "entries": "all"}]
+    documents = [
+        order("R-1", "revoke", targets=targets, deadline_at="2117-01-01T00:00:00Z"),
+        order("N-1", "notice", entries=["two.example"]),
+        order("S-1", "snapshot", statement=state),
+        block("B-1", ["three.example"]),
+    ]
+    paths = []
+    for document in documents:
+        paths.append(str(subject.folder / f"{document['order_id']}.yaml"))
+        Path(paths[-1]).write_text(as_yaml(document))
+    said = subject.cli("order submit", *paths, "--wait", "verified")
+    found = [one["order"] for one in said.json["documents"]]
+    assert (said.code, [one["last_stage"] for one in found]) == (
+        0,
+        ["enforced", "accepted", "accepted", "verified"],
+    )
+    assert found[0]["enforced_at"]
+    assert found[0]["seconds_left"] is None, "its deadline is met"
+    assert found[3]["verified_at"]
 
 
 # ------- order token
