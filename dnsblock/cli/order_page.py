@@ -70,7 +70,10 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if one["seq"] is not None:
         yield "seq", str(one["seq"])
     for signer in one["signers"]:
-        yield "signed by", f"{signer['principal']} {signer['fingerprint']}"
+        yield (
+            "proposed by" if signer["proposed"] else "signed by",
+            f"{signer['principal']} {signer['fingerprint']}",
+        )
     for release in one["releases"]:
         names = "everything" if release["entries"] is None else ", ".join(release["entries"][:5])
         yield "released", f"{names} by {release['by']}: {release['reason']}"

@@ -205,6 +205,7 @@ class Signer(Model):
     principal: str
     fingerprint: str
     algorithm: str
+    proposed: bool = Field(description="By a flagger, who proposed the order: it does not count.")
 
 
 class Release(Model):

@@ -27,6 +27,8 @@ _NEEDED: Mapping[Action, frozenset[Role]] = {
     "snapshot": frozenset({"lift"}),
     "rotate": frozenset({"block", "lift", "exempt"}),
 }
+# A flagger's statement or new keys are of no use to the officers, who make their own.
+_NEVER_PROPOSED: frozenset[Action] = frozenset({"snapshot", "rotate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def _judged(
         overrides = any("override" in roles[one.fingerprint] for one in permitted)
         return Authority(_signed(permitted), issuer.signatures, people, may_override=overrides)
     flaggers = [one for one in found if "propose" in roles[one.fingerprint]]
-    if flaggers and order.action in ("block", "exempt", "supersede", "notice"):
+    if flaggers and order.action not in _NEVER_PROPOSED:
         signers = _signed(dict.fromkeys((*permitted, *flaggers)))
         return Authority(signers, issuer.signatures, is_proposed=True)
     raise Refused(_why_refused(order, issuer, found, permitted, problems))

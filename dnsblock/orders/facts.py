@@ -49,8 +49,17 @@ class Judged:
         if freed := tuple(sorted(before.idle - now.idle)):
             releases = (*releases, Release(at, by, "more signatures", freed))
             order = replace(order, verified_at=None)  # no probe has queried the released names yet
-        approved_at = at if before.is_proposed and not now.is_proposed else before.approved_at
-        whole = replace(now, releases=releases, passes_gap=before.passes_gap, approved_at=approved_at)
+        approved_at, proposers = before.approved_at, before.proposers
+        if before.is_proposed and not now.is_proposed:
+            approved_at, officers = at, {one.fingerprint for one in now.signers}
+            proposers = tuple(one for one in before.signers if one.fingerprint not in officers)
+        whole = replace(
+            now,
+            releases=releases,
+            passes_gap=before.passes_gap,
+            approved_at=approved_at,
+            proposers=proposers,
+        )
         judgement, accepted_n = whole.with_verdicts(now.verdicts), order.accepted_n or n
         return replace(order, judgement=judgement, refused=refused, accepted_n=accepted_n)
 

@@ -271,7 +271,7 @@ class _Draft:
 
     def _missing(self, order: Order) -> Iterator[str]:
         """Notes on missing orders before one that opens names: it applies anyway."""
-        if not order.is_lifting or order.annulled is not None:
+        if not order.is_lifting or order.annulled is not None or order.judgement.is_proposed:
             return
         verdict = self._chain.verdict(order)
         if verdict is not None and verdict[0] == "held" and self._standing(order) is None:

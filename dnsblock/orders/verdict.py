@@ -52,6 +52,7 @@ class Judgement:
     is_proposed: bool = False  # signed by flaggers only: no officer of the issuer has approved it
     releases: tuple[Release, ...] = ()
     approved_at: datetime | None = None  # when an officer signed what a flagger had proposed
+    proposers: tuple[Signed, ...] = field(default=(), compare=False)  # who had signed it before
     idle: frozenset[int] = field(default=frozenset(), compare=False)  # indexes that are held or refused now
     passes_gap: bool = False  # the operator approved it although an earlier order is missing
     ignored: tuple[str, ...] = ()  # targets that did not exist when it was accepted, by order_id

@@ -155,10 +155,7 @@ def whole_order(
             {"order_id": target.order_id, "entries": None if target.entries is None else len(target.entries)}
             for target in order.targets
         ],
-        "signers": [
-            {"principal": one.principal, "fingerprint": one.fingerprint, "algorithm": one.algorithm}
-            for one in order.judgement.signers
-        ],
+        "signers": list(_signers(order, config)),
         "releases": [
             {
                 "at": utc(one.at),
@@ -174,6 +171,17 @@ def whole_order(
         "verdicts": list[EntryFacts](islice(entry_facts(order), most)),
         "names": list(islice(entries, most)),
     }
+
+
+def _signers(order: Order, config: Config) -> Iterator[dict[str, Any]]:
+    """Who has signed an order. The signatures of those who proposed it do not count."""
+    judgement, issuer = order.judgement, config.issuer(order.issuer)
+    for one in (*judgement.proposers, *judgement.signers):
+        is_proposer = one in judgement.proposers
+        if judgement.is_proposed and issuer is not None:
+            is_proposer = "propose" in issuer.roles_of((one.principal,), ())
+        names = {"principal": one.principal, "fingerprint": one.fingerprint, "algorithm": one.algorithm}
+        yield {**names, "proposed": is_proposer}
 
 
 def _dumped(model: Any) -> Any:

@@ -1,6 +1,7 @@
 """Guards of orders, with the accidents of the field: each entry is accepted, held or refused alone."""
 
 import hashlib
+import re
 import subprocess
 from pathlib import Path
 
@@ -289,6 +290,26 @@ def test_signatures_of_flaggers_release_nothing(subject: Subject, upstream: Stub
     assert verdicts(said) == held
     assert is_sinkholed(subject.query("a.example"))
     assert is_forwarded(subject.query("t.me"))
+
+
+def test_a_proposed_unblock_lifts_when_an_officer_signs(
+    subject: Subject, upstream: StubUpstream, officers: Officers
+):
+    """Afterwards, `order show` still names the flagger."""
+    start_signed(subject, upstream, officers, two=["propose"])
+    blocking, lifting = block("B-1", ["a.example"]), unblock("U-1", "B-1")
+    submit(subject, blocking, officers.sign(blocking, "one"))
+    proposed = submit(subject, lifting, officers.sign(lifting, "two"))
+    assert proposed.json["documents"][0]["state"] == "proposed"
+    assert is_sinkholed(subject.query("a.example"))
+    assert [one["proposed"] for one in subject.cli("order show", "U-1").json["signers"]] == [True]
+    submit(subject, lifting, officers.sign(lifting, "one", "two"))
+    assert is_forwarded(subject.query("a.example"))
+    for _ in range(2):
+        shown = subject.cli("order show", "U-1", as_json=False).stdout
+        assert re.search(r"proposed by +two\S* SHA256:", shown), shown
+        assert re.search(r"signed by +one\S* SHA256:", shown), shown
+        subject.restart()
 
 
 def test_only_a_signer_with_the_role_override_blocks_a_protected_name(

@@ -191,7 +191,7 @@ def _judgements(draw: st.DrawFn, order: Order, orders: Orders, kind: Kind) -> Ju
         or (target.order_id not in known and not _is_after_gap(order, orders))
         or (target.order_id in known and known[target.order_id].action not in MAY_END[order.action])
     )
-    may_be_proposed = kind.has_flaggers and order.action in BLOCKS | {"exempt", "notice"}
+    may_be_proposed = kind.has_flaggers and order.action in BLOCKS | LIFTS | {"exempt", "notice"}
     is_proposed = may_be_proposed and draw(st.sampled_from([False, True]))
     return Judgement(is_proposed=is_proposed, ignored=ignored).with_verdicts(found)
 

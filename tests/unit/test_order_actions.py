@@ -384,15 +384,30 @@ def test_what_a_flagger_orders_is_only_proposed_until_an_officer_signs(tmp_path:
 
 
 @pytest.mark.parametrize("action", ["unblock", "revoke"])
-def test_a_flagger_cannot_lift_a_block(tmp_path: Path, action: str):
-    """A proposal to lift would be neither lifted nor refused: it is refused."""
+def test_a_lifting_that_a_flagger_proposes_lifts_nothing_until_an_officer_signs(tmp_path: Path, action: str):
+    """Nor after a restart, which reads the ledger again."""
     office = Registry(tmp_path, "ann", "flag", roles={"flag": FLAGGER})
-    office.submit(block("b-1", "t.example"), by=["ann"])
-    assert codes(office.submit(ending(action, "x-1", "b-1"), by=["flag"])) == [
-        "NOT_ENOUGH_SIGNATURES",
-        "WRONG_ROLE",
-    ]
-    assert office.in_force() == ["t.example of b-1"]
+    office.submit(block("b-1", "t.example", "u.example"), by=["ann"])
+    text = ending(action, "x-1", "b-1")
+    assert office.submit(text, by=["flag"]) == []
+    assert (office.state("x-1"), office.in_force()) == ("proposed", ["t.example of b-1", "u.example of b-1"])
+    assert office.submit(text, by=["ann"]) == []
+    assert (office.state("x-1"), office.in_force()) == ("active", [])
+    judgement = office.restarted().of("a").order("x-1").judgement
+    assert [one.principal for one in judgement.signers] == ["ann"]
+    assert [one.principal for one in judgement.proposers] == ["flag"]
+
+
+@pytest.mark.parametrize("action", ["snapshot", "rotate"])
+def test_a_flagger_states_nothing_and_changes_no_keys(tmp_path: Path, action: str):
+    """That is for officers alone: it is refused."""
+    office = Registry(tmp_path, "ann", "flag", roles={"flag": FLAGGER})
+    new = make_key()
+    text = rotate("x-1", f"flag {new.public_line}", new.fingerprint)
+    if action == "snapshot":
+        content = f"entries: 0, digest: {'0' * 64}, valid_until: 2117-12-01T00:00:00Z"
+        text = document("x-1", "snapshot", statement=f"{{{content}}}")
+    assert codes(office.submit(text, by=["flag"])) == ["NOT_ENOUGH_SIGNATURES", "WRONG_ROLE"]
 
 
 def test_the_operator_cannot_approve_what_a_flagger_proposed(tmp_path: Path):
