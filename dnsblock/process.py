@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import resource
 import signal
 import threading
 from collections.abc import Iterator
+
+from dnsblock.log import event
 
 RESTART_SIGNAL = signal.SIGUSR2  # another process replaces this one and gets its sockets
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, RESTART_SIGNAL)
@@ -38,7 +41,10 @@ def give_way() -> None:
     """
     this = threading.get_native_id()
     niceness = os.getpriority(os.PRIO_PROCESS, this)
-    os.setpriority(os.PRIO_PROCESS, this, niceness + CONTROL_NICENESS)
+    try:
+        os.setpriority(os.PRIO_PROCESS, this, niceness + CONTROL_NICENESS)
+    except OSError as err:  # a filter of system calls; answers are only slower during a publish
+        event(logging.WARNING, f"the priority of the control plane could not be lowered: {err.strerror}")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,17 @@ MINIMAL = 'listen: ["127.0.0.1:0"]\nmetrics: 127.0.0.1:0\nupstream: {servers: ["
 
 
 @contextmanager
-def running(config: Path, *, program: Path = PROGRAM, **environment: str) -> Iterator[dict[str, Any]]:
-    """A daemon while the block runs. Yields its ready message, and stops it as systemd does."""
+def running(
+    config: Path, *, program: Sequence[str | Path] = (PROGRAM,), **environment: str
+) -> Iterator[dict[str, Any]]:
+    """A daemon while the block runs. Yields its ready message, and its output after that as `output`.
+
+    It is stopped as systemd does.
+    """
     log = config.with_suffix(".log")
     with log.open("wb") as stderr:
         daemon = subprocess.Popen(
-            [program, "serve", "-c", config, "--json"],
+            [*program, "serve", "-c", config, "--json"],
             stdout=subprocess.PIPE,
             stderr=stderr,
             env=os.environ | environment,
@@ -36,7 +41,7 @@ def running(config: Path, *, program: Path = PROGRAM, **environment: str) -> Ite
                 pytest.fail(f"not ready in 120 seconds: {log.read_text()}")
             line = daemon.stdout.readline()
             assert line, f"refused to start: {log.read_text()}"
-            yield json.loads(line)
+            yield json.loads(line) | {"output": daemon.stdout}
             daemon.terminate()
             assert daemon.wait(60) == 0
         finally:

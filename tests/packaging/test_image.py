@@ -215,7 +215,7 @@ def test_the_health_check_of_the_image_ignores_a_failed_reload(installed: Path, 
         return done.returncode == 0
 
     assert not is_healthy()
-    with running(config, program=installed / "bin" / "dnsblock"):
+    with running(config, program=[installed / "bin" / "dnsblock"]):
         assert is_healthy()
         (tmp_path / "own.txt").write_text("not a name\n")
         assert run(installed, "reload", "-c", str(config), cwd=tmp_path).returncode == 4

@@ -1,12 +1,17 @@
 """The systemd unit is valid, is hardened, and agrees with the installation and the configuration."""
 
+import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from dnslib import RCODE, DNSRecord
 from running import MINIMAL, PROGRAM, ROOT, running
 
 UNIT = ROOT / "config" / "dnsblock.service"
@@ -85,8 +90,49 @@ def test_the_unit_is_hardened(directive: str):
 
 
 def test_the_unit_allows_only_system_calls_of_services():
-    """systemd.exec(5): `SystemCallFilter=@system-service`."""
-    assert directives()["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
+    """systemd.exec(5): `SystemCallFilter=@system-service`. The last line is for priorities of threads."""
+    assert directives()["SystemCallFilter"] == [
+        "@system-service",
+        "~@privileged @resources",
+        "sched_setattr setpriority",
+    ]
+
+
+def test_the_daemon_does_its_work_with_the_system_calls_of_the_unit(tmp_path: Path):
+    """Startup, an order by reload and by submit, receipts, queries, and a restart: nothing is refused."""
+    keys = {"answer": "nxdomain", "unsigned": "accept"}
+    config = tmp_path / "dnsblock.yaml"
+    config.write_text(
+        f"{MINIMAL}orders: orders\nstate: state\ncontrol: {tmp_path}/control.sock\n"
+        f"zones: {json.dumps([{'name': 'court', 'issuer': 'court.example', **keys}])}\n"
+    )
+    (tmp_path / "orders").mkdir()
+    order = {"schema": "dnsblock.order/1", "issuer": "court.example", "action": "block"}
+    order |= {"issued_at": "2026-01-01T00:00:00Z", "end": ""}
+    for number, folder in (("1", tmp_path / "orders"), ("2", tmp_path)):
+        whole = order | {"order_id": number, "entries": [f"n{number}.example"], "end": number}
+        (folder / f"{number}.json").write_text(json.dumps(whole))
+    python = [sys.executable, Path(__file__).with_name("filtered.py")]
+    filtered = [*python, *directives()["SystemCallFilter"], "--", PROGRAM]
+    with running(config, program=filtered) as ready:
+        assert ready["entries"] == 1
+        for command in (["order", "submit", tmp_path / "2.json"], ["reload"], ["status"]):
+            done = subprocess.run(
+                [*filtered, *command, "-c", config], capture_output=True, text=True, timeout=120
+            )
+            assert done.returncode == (1 if command == ["status"] else 0), done.stderr  # no upstream is up
+        receipt = [*filtered, "order", "receipt", "2", "-o", tmp_path / "receipt.json", "-c", config]
+        done = subprocess.run(receipt, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        host, _, port = ready["listening"][0].rpartition(":")
+        for name in ("n1.example", "n2.example"):
+            answer = DNSRecord.parse(DNSRecord.question(name).send(host, int(port), timeout=60))
+            assert answer.header.rcode == RCODE.NXDOMAIN
+        os.kill(ready["pid"], signal.SIGUSR2)
+        again = json.loads(ready["output"].readline())
+        assert again["pid"] == ready["pid"]
+    log = config.with_suffix(".log").read_text()
+    assert "not permitted" not in log.lower(), log
 
 
 def test_the_unit_runs_what_the_makefile_installs():
