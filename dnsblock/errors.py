@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
@@ -123,6 +123,43 @@ def binding_advice(err: OSError, option: str) -> str:
 
 class DaemonUnreachable(Exception):  # noqa: N818
     """No daemon responds on the control socket; the message names the socket and what to do."""
+
+
+class OrderNotFound(Exception):  # noqa: N818
+    """No order has a number, or the orders of several issuers have it (`issuers`)."""
+
+    def __init__(self, number: str, issuers: Iterable[str] = (), *, issuer: str | None = None) -> None:
+        """`issuer`: that was asked for, if one was."""
+        self.issuers = tuple(issuers)
+        shown_number = printable(number)
+        if self.issuers:
+            names = ", ".join(self.issuers)
+            reason = f"several issuers have an order {shown_number}: add --issuer, one of {names}"
+        else:
+            whose = "" if issuer is None else f" of {printable(issuer)}"
+            reason = f"there is no order {shown_number}{whose}: see `dnsblock order list`"
+        super().__init__(reason)
+
+    @property
+    def code(self) -> Exit:
+        """The exit code of a command."""
+        return Exit.USAGE if self.issuers else Exit.NO
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as one JSON object."""
+        error = "ambiguous" if self.issuers else "unknown"
+        return {"error": error, "reason": str(self), "issuers": list(self.issuers)}
+
+
+def only_issuer(found: Sequence[str], number: str, issuer: str | None) -> str:
+    """The issuer of a number among those `found`; `issuer`: the wanted one. Raises `OrderNotFound`."""
+    if issuer is not None and issuer in found:
+        return issuer
+    if issuer is not None or not found:
+        raise OrderNotFound(number, issuer=issuer)
+    if len(found) > 1:
+        raise OrderNotFound(number, found)
+    return found[0]
 
 
 class LedgerUnwritable(Exception):  # noqa: N818

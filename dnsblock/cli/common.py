@@ -13,7 +13,15 @@ import click
 
 from dnsblock.client import Client
 from dnsblock.control import DEFAULT_CONFIG, control_socket
-from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, PartlyRefused, Refused, printable
+from dnsblock.errors import (
+    DaemonUnreachable,
+    Exit,
+    LedgerUnwritable,
+    OrderNotFound,
+    PartlyRefused,
+    Refused,
+    printable,
+)
 from dnsblock.times import local_text
 
 MAX_REASON = 1000
@@ -56,6 +64,10 @@ def common(command: Command) -> Command:
                 refusal = {"error": "refused", "problems": err.as_json(), **served}
                 click.echo(json.dumps(refusal, ensure_ascii=False))
             leave(Exit.REFUSED, err.first(FINDINGS_SHOWN, f"dnsblock check -c {kwargs['config_path']}"))
+        except OrderNotFound as err:
+            if kwargs.get("as_json"):
+                click.echo(json.dumps(err.as_json(), ensure_ascii=False))
+            leave(err.code, str(err))
         except LedgerUnwritable as err:
             leave(Exit.REFUSED, str(err))
         except DaemonUnreachable as err:

@@ -25,7 +25,7 @@ from dnsblock.cli.signing import sign, verify
 from dnsblock.cli.submitting import submit
 from dnsblock.cli.tokens import token
 from dnsblock.client import Client
-from dnsblock.errors import Exit, counted, printable
+from dnsblock.errors import Exit, counted, only_issuer, printable
 
 
 @click.group(cls=Commands)
@@ -41,18 +41,9 @@ ISSUER = click.option("--issuer", help="The issuer, if several have an order wit
 
 
 def issuer_of(client: Client, number: str, issuer: str | None) -> str:
-    """The issuer of the order with a number. Leaves if there is none, or if it is ambiguous."""
-    if issuer is not None:
-        return issuer
+    """The issuer of the order with a number. Raises `OrderNotFound` if it has none, or several."""
     found = list(dict.fromkeys(one["issuer"] for one in client.orders(number)["orders"]))
-    if len(found) == 1:
-        return str(found[0])
-    if not found:
-        leave(Exit.NO, f"there is no order {printable(number)}: see `dnsblock order list`")
-    names = ", ".join(found)
-    return leave(
-        Exit.USAGE, f"several issuers have an order {printable(number)}: add --issuer, one of {names}"
-    )
+    return only_issuer(found, number, issuer)
 
 
 @order.command("list", epilog=EXIT_CODES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnsblock.config import Config
-from dnsblock.errors import Problem, Refused
+from dnsblock.errors import Problem, Refused, only_issuer
 from dnsblock.lists.store import Store
 from dnsblock.orders.checkpoint import CheckpointFile
 from dnsblock.orders.claims import Claim
@@ -38,7 +38,7 @@ def instance_of(config: Config) -> Instance:
 
 
 def records(config: Config, order_id: str | None, issuer: str | None) -> Iterator[Shown]:
-    """The records, or those of one order. Raises `Refused`."""
+    """The records, or those of one order. Raises `Refused` and `OrderNotFound`."""
     with _readable(config):
         ledger = Ledger.open(config.state, read_only=True)
         wanted: Sequence[int] = range(1, len(ledger.records) + 1)
@@ -80,7 +80,7 @@ def _claims(config: Config) -> Iterator[Claim]:
 
 
 def prove(config: Config, order_id: str, issuer: str | None) -> dict[str, Any]:
-    """The proof that the ledger has the records of an order. Raises `Refused`."""
+    """The proof that the ledger has the records of an order. Raises `Refused` and `OrderNotFound`."""
     with _readable(config):
         instance = instance_of(config)
         ledger = Ledger.open(config.state, read_only=True)
@@ -94,17 +94,8 @@ def prove(config: Config, order_id: str, issuer: str | None) -> dict[str, Any]:
 
 
 def _issuer(ledger: Ledger, order_id: str, issuer: str | None) -> str:
-    """The issuer of an order. Raises `Refused` if the number is unknown, or that of several issuers."""
-    issuers = issuers_of(ledger.records, order_id)
-    if issuer is not None and issuer in issuers:
-        return issuer
-    if not issuers or issuer is not None:
-        reason = "the ledger has no record of this order"
-    elif len(issuers) > 1:
-        reason = f"several issuers have an order with this number: give --issuer ({', '.join(issuers)})"
-    else:
-        return issuers[0]
-    raise Refused([Problem(str(ledger.path), None, order_id, reason)])
+    """The issuer of an order. Raises `OrderNotFound` if the number is unknown, or that of several issuers."""
+    return only_issuer(issuers_of(ledger.records, order_id), order_id, issuer)
 
 
 @contextlib.contextmanager

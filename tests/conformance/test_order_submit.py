@@ -374,7 +374,7 @@ def test_a_reason_must_say_something(started: Subject, command: str):
 def test_an_unknown_order_cannot_be_annulled(started: Subject):
     """Nor twice; and a typing error here is no failed publish."""
     submit(started, block("B-1", ["one.example"]))
-    assert annul(started, "B-2").code == 4
+    assert annul(started, "B-2").code == 1
     assert annul(started, "B-1").code == 0
     said = annul(started, "B-1")
     assert (said.code, "no order with this order_id" in said.stderr) == (4, True)
