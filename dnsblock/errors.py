@@ -218,6 +218,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+_FOLDERS = re.compile(r"(?<![^\s'\"(=])/(?:[^/\s'\":;,]+/)*(?=[^/\s])")
+
+
+def without_folders(text: str) -> str:
+    """The text with only the names of files, for people who must not learn the folders of this server."""
+    return _FOLDERS.sub("", text)
+
+
 def capped(problems: list[Problem], limit: int) -> list[Problem]:
     """At most `limit` problems and a count of the rest, for garbage files of a million lines."""
     if len(problems) <= limit:

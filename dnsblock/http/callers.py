@@ -1,12 +1,15 @@
 """The caller of a request: a local user on the control socket, or a client of the issuers' API."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from dnsblock.access import MAX_TOKEN_CHARACTERS, ApiAccess, ApiClient, PeerCertificate, Role
+from dnsblock.errors import Refused
 from dnsblock.http.answers import ApiError, principal_of
+from dnsblock.log import event
 from dnsblock.principal import Principal
 
 CHALLENGE = {"www-authenticate": 'Bearer realm="dnsblock"'}  # RFC 6750, section 3
@@ -22,6 +25,15 @@ class Caller:
     def sees(self, issuer: str | None) -> bool:
         """Whether the orders of an issuer exist for this caller."""
         return self.issuers is None or issuer in self.issuers
+
+
+def unavailable(caller: Caller, what: str, err: OSError | Refused) -> ApiError:
+    """The error if this server itself cannot do what is requested. Only local users get the reason."""
+    if caller.issuers is None:
+        problems = err.problems if isinstance(err, Refused) else ()
+        return ApiError(503, "UNAVAILABLE", f"{what}: {err}", problems)
+    event(logging.WARNING, f"a request of the issuers' API failed: {what}: {err}", by=caller.principal)
+    return ApiError(503, "UNAVAILABLE", f"{what}: the operator of this server has the reason in its log")
 
 
 # Finds the caller of a request, who must have the role. Raises `ApiError`.

@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dnsblock.change import Served
-from dnsblock.errors import Refused, printable
+from dnsblock.errors import Refused, printable, without_folders
 from dnsblock.http.answers import ApiError, asked, body, principal_of, problem_details, refused
-from dnsblock.http.callers import Caller, Identify
+from dnsblock.http.callers import Caller, Identify, unavailable
 from dnsblock.http.control import Control, View
 from dnsblock.http.models import Order, OrderPage, Submission
 from dnsblock.http.paths import order_in
@@ -113,7 +113,7 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
             try:
                 served, verdicts = await control.actions.submit(caller.principal, documents, caller.issuers)
             except Refused as err:  # nothing is accepted now, for a reason that is not in the documents
-                raise ApiError(503, "UNAVAILABLE", str(err), err.problems) from err
+                raise unavailable(caller, "nothing can be accepted now", err) from err
         return _submitted(site, caller, served, verdicts)
 
     async def get_orders(request: Request) -> Response:
@@ -173,6 +173,9 @@ def _page(view: View, caller: Caller, query: OrdersQuery) -> OrderPage:
 
 def _submitted(site: Site, caller: Caller, served: Served | None, verdicts: Sequence[Verdict]) -> Response:
     """201 if the ledger has a new document; 200 if it has all of them already; otherwise the refusal."""
+    if caller.issuers is not None:
+        for one in verdicts:
+            one["problems"] = [_for_others(problem) for problem in one["problems"]]
     codes = [_code(one) for one in verdicts if one["verdict"] == "refused"]
     for code in codes:
         site.count_refused(code)
@@ -187,6 +190,12 @@ def _submitted(site: Site, caller: Caller, served: Served | None, verdicts: Sequ
         return JSONResponse(result, status_code=status)
     # Without the changes of the publish: they may concern other issuers.
     return Submission.model_validate(result).response(status)
+
+
+def _for_others(problem: dict[str, Any]) -> dict[str, Any]:
+    """A problem without the folders of this server: it may be in the issuer's file of keys."""
+    texts = {key: without_folders(problem[key]) for key in ("file", "reason")}
+    return {**problem, **texts}
 
 
 def _code(verdict: Verdict) -> str:

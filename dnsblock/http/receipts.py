@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from dnsblock.errors import Refused, printable
 from dnsblock.http.answers import ApiError
-from dnsblock.http.callers import Identify
+from dnsblock.http.callers import Identify, unavailable
 from dnsblock.http.control import Control
 from dnsblock.http.paths import order_in
 from dnsblock.policy.receipt import SignedReceipt, receipt_of
@@ -37,8 +37,7 @@ def receipt_routes(control: Control, identify: Identify) -> list[Route]:
         try:
             receipt = await asyncio.to_thread(sign)
         except (OSError, Refused) as err:  # a ledger that is not used proves nothing
-            reason = f"no receipt can be signed now: {err}"
-            raise ApiError(503, "UNAVAILABLE", reason) from err
+            raise unavailable(caller, "no receipt can be signed now", err) from err
         if not await publisher.note([receipt.fact], caller.principal):
             raise ApiError(503, "UNAVAILABLE", "the ledger cannot be written, so no receipt is given")
         return JSONResponse(receipt.as_json())

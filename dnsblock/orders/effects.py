@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Iterator
 from pathlib import PurePath
 
-from dnsblock.errors import shown
+from dnsblock.errors import shown, without_folders
 from dnsblock.orders.facts import Activated, Expired, Lifted, Refusal
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.order import Order
@@ -19,7 +19,9 @@ def refusals_of(refused: Iterable[RefusedDocument], recorded: Container[str]) ->
     """The refused documents that the ledger does not have yet."""
     for one in refused:
         if one.sha256 is not None and one.sha256 not in recorded:
-            reasons = tuple(shown(str(problem.reason)) for problem in one.problems[:MAX_REASONS])
+            # Others read the ledger, too: in proofs and as events.
+            texts = (without_folders(problem.reason) for problem in one.problems[:MAX_REASONS])
+            reasons = tuple(shown(text) for text in texts)
             file = shown(PurePath(one.file).name)
             yield Refusal(file, one.issuer, one.order_id, one.sha256, reasons)
 

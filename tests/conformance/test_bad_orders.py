@@ -1,5 +1,6 @@
 """Bad orders over each way in: refused with a code, counted in a metric; nothing changes, nothing is lost."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .harness import ISSUER, is_sinkholed
-from .issuing import IssuersApi
+from .issuing import IssuersApi, problem
 from .orders import as_yaml, block
 from .tools import run, tool
 
@@ -128,6 +129,12 @@ def test_a_bad_order_is_refused_with_its_code_and_counted(api: IssuersApi, way: 
         assert expected in {one["code"] for one in problems}, (name, problems)
         assert all(one["reason"].isprintable() for one in problems), (name, problems)
         assert refusals(api, expected) == counted + 1, name
+        if way is by_api:
+            assert str(subject.folder) not in json.dumps(problems), name
+        if name == "stranger":
+            path = "signers" if way is by_api else str(subject.folder / "signers")
+            assert any(f"{path} has no valid line" in one["reason"] for one in problems), problems
+    assert str(subject.folder) not in (subject.folder / "state" / "ledger.jsonl").read_text()
     subject.reload()  # the folder is empty
     after = subject.status()
     assert facts(after) == facts(before)
@@ -169,3 +176,26 @@ def test_a_replayed_order_brings_nothing_back(api: IssuersApi, way: str):
     after = subject.status()
     assert facts(after) == facts(before)
     assert not is_sinkholed(subject.query(KEPT))
+
+
+def test_a_client_gets_no_path_of_a_server_that_cannot_use_its_ledger(api: IssuersApi):
+    """503 for the order and for a receipt. The operator finds the reason at the socket and in the log."""
+    api.start()
+    subject, ledger = api.subject, api.subject.folder / "state" / "ledger.jsonl"
+    assert api.submit(block("B-1", [KEPT])).status_code == 201
+    subject.stop()
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:2]))
+    subject.launch()
+    with api.client("ministry") as client:
+        receipt = client.get(f"/v1/orders/{ISSUER}/B-1/receipt")
+    for response in (api.submit(block("B-2", ["two.example"])), receipt):
+        details = problem(response, 503, "UNAVAILABLE")
+        assert "/" not in details["detail"]
+        assert str(subject.folder) not in response.text
+        assert "problems" not in details
+    path = written(subject.folder, "B-2", Sent(text("B-2")))
+    assert str(ledger) in subject.cli("order submit", str(path), as_json=False).stderr
+    logged = [
+        line for line in subject.stderr().splitlines() if "a request of the issuers' API failed" in line
+    ]
+    assert (len(logged), str(ledger) in logged[0]) == (2, True)

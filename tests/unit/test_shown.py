@@ -3,7 +3,7 @@
 import pytest
 
 from dnsblock.cli.common import duration
-from dnsblock.errors import counted
+from dnsblock.errors import counted, without_folders
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,20 @@ from dnsblock.errors import counted
 def test_a_time_span_has_two_units(seconds: int, shown: str):
     """ "2 d" for almost three days is a day too early."""
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/etc/dnsblock/kominfo.allowed_signers has no line", "kominfo.allowed_signers has no line"),
+        ("cannot be read: '/srv/state/ledger.jsonl': gone", "cannot be read: 'ledger.jsonl': gone"),
+        ("/ledger.jsonl:7", "ledger.jsonl:7"),
+        ("order 84/2017 at https://host/path, and/or / a slash", None),
+    ],
+)
+def test_others_get_the_names_of_files_without_folders(text: str, shown: str | None):
+    """A client of the issuers' API must not learn how the provider's server is set up."""
+    assert without_folders(text) == (text if shown is None else shown)
 
 
 @pytest.mark.parametrize(
