@@ -36,12 +36,34 @@ def effects_of(state: State, former: State | None, known: Orders, serial: int) -
         before = {} if then is None else then.states
         for sha256 in own.changed_since(then):
             now = own.states[sha256]
-            if before.get(sha256) is now or (effect := _effect(now, known, serial)) is None:
+            order = known.by_digest.get(sha256)
+            if before.get(sha256) is now or order is None:
                 continue
             # A record has the number only. It means the latest order: an annulled one may have lost it.
             latest = known.of(issuer).latest(now.order_id)
             if latest is not None and latest.order.sha256 == sha256:
-                yield effect
+                yield from _effects(now, order, serial)
+
+
+def _effects(state: OrderState, order: Order, serial: int) -> Iterator[Effect]:
+    facts = (state.issuer, state.order_id)
+    is_lifting = state.action in ("unblock", "revoke") and state.state in ("active", "verified")
+    if state.in_force:
+        lifted = order.enforceable - state.in_force
+        if order.enforced_at is not None and order.ended_at is None and lifted > order.lifted:
+            yield Lifted(*facts, lifted - order.lifted, serial)
+        # What had been lifted takes effect again if the unblock is annulled.
+        if not _is_recorded(order) or lifted < order.lifted:
+            yield Activated(*facts, state.in_force, serial)
+    elif is_lifting:
+        if not _is_recorded(order):
+            yield Activated(*facts, state.entries, serial)
+    elif order.enforced_at is not None and order.ended_at is None:
+        rest = state.entries - order.lifted
+        if state.state == "expired":
+            yield Expired(*facts, rest, serial)
+        elif state.state in _OPENED:
+            yield Lifted(*facts, rest, serial)
 
 
 def _is_recorded(order: Order) -> bool:
@@ -49,18 +71,3 @@ def _is_recorded(order: Order) -> bool:
     if order.activated_at is None or order.ended_at is not None:
         return False
     return all(one.at <= order.activated_at for one in order.judgement.releases)
-
-
-def _effect(state: OrderState, known: Orders, serial: int) -> Effect | None:
-    order = known.by_digest.get(state.sha256)
-    if order is None:
-        return None
-    facts = (state.issuer, state.order_id)
-    is_lifting = state.action in ("unblock", "revoke") and state.state in ("active", "verified")
-    if state.in_force or is_lifting:
-        return None if _is_recorded(order) else Activated(*facts, state.in_force or state.entries, serial)
-    if order.enforced_at is None or order.ended_at is not None:
-        return None
-    if state.state == "expired":
-        return Expired(*facts, state.entries, serial)
-    return Lifted(*facts, state.entries, serial) if state.state in _OPENED else None

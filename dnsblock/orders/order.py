@@ -154,6 +154,7 @@ class Order:
     enforced_at: datetime | None = None  # when the engine first answered by it
     activated_at: datetime | None = None  # when it was recorded last that entries took effect
     ended_at: datetime | None = None  # when the engine no longer answered by it
+    lifted: int = 0  # entries that are recorded as lifted, and those that were when it took effect
     source: Source | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -165,6 +166,11 @@ class Order:
             for index, entry in enumerate(self.entries)
             if entry.answer is not None and index not in refused
         )
+
+    @property
+    def enforceable(self) -> int:
+        """The number of entries that are neither held nor refused."""
+        return len(self.entries) - len(self.judgement.idle)
 
     @property
     def own(self) -> "Order":

@@ -200,8 +200,10 @@ def _applied(fact: _Later, order: Order, record: Record) -> Order:
         case Verified():
             return replace(order, verified_at=record.at)
         case Activated():
-            first = order.enforced_at or record.at
-            return replace(order, enforced_at=first, activated_at=record.at, ended_at=None)
+            first, lifted = order.enforced_at or record.at, max(0, order.enforceable - fact.entries)
+            return replace(order, enforced_at=first, activated_at=record.at, ended_at=None, lifted=lifted)
+        case Lifted() if order.lifted + fact.entries < order.enforceable:  # others are still in force
+            return replace(order, lifted=order.lifted + fact.entries)
         case Lifted() | Expired():
             return replace(order, ended_at=record.at)
 

@@ -36,7 +36,7 @@ MAX_BYTES = 4 << 30
 # Fields that are not in the document, or that are stored in another way.
 _LATER = {
     *("file", "source", "judgement", "annulled", "accepted_n"),
-    *("received_at", "verified_at", "enforced_at", "activated_at", "ended_at"),
+    *("received_at", "verified_at", "enforced_at", "activated_at", "ended_at", "lifted"),
 }
 _MODELS: dict[str, type[BaseModel]] = {
     "reason": Reason,

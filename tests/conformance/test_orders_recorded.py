@@ -4,7 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 from .harness import ISSUER, ORDERS_ZONE, Subject
-from .orders import block
+from .orders import block, unblock
 from .tools import wait_for
 
 SHADOW = {**ORDERS_ZONE, "mode": "shadow"}
@@ -28,6 +28,24 @@ def test_an_order_that_is_only_counted_is_not_recorded_as_enforced(subject: Subj
     wait_for(lambda: kinds(subject) == ["received", "accepted", "activated"], "the order is enforced")
     subject.restart()
     assert kinds(subject) == ["received", "accepted", "activated"]
+
+
+def test_each_part_of_an_order_that_is_lifted_has_its_record(subject: Subject):
+    """Receipts and proofs of the block show when each part was lifted."""
+    subject.start(orders=[block("B-1", ["one.example", "two.example", "three.example"])])
+    subject.put_order(unblock("U-1", "B-1", ["one.example", "two.example"]), "u-1.yaml")
+    subject.reload()
+    wait_for(lambda: "lifted" in kinds(subject), "the first part is recorded")
+    assert subject.cli("order show", "B-1").json["ended_at"] is None
+    subject.put_order(unblock("U-2", "B-1", ["three.example"]), "u-2.yaml")
+    subject.reload()
+    wait_for(lambda: kinds(subject).count("lifted") == 2, "the rest is recorded")
+    subject.restart()
+    proof = json.loads(subject.control.receipt(ISSUER, "B-1")["receipt"])["proof"]
+    records = [json.loads(one["record"]) for one in proof["records"]]
+    parts = [(one["kind"], one["entries"]) for one in records if one["kind"] in ("activated", "lifted")]
+    assert parts == [("activated", 3), ("lifted", 2), ("lifted", 1)]
+    assert subject.cli("order show", "B-1").json["ended_at"]
 
 
 def test_a_document_that_a_reload_refuses_is_recorded_with_who_reloaded(subject: Subject):

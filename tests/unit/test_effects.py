@@ -8,7 +8,7 @@ from dnsblock.orders.effects import effects_of
 from dnsblock.orders.facts import Annulment, Lifted, Verified
 from dnsblock.orders.state import State, derive
 
-from .helpers import block
+from .helpers import block, unblock
 from .registry import Registry
 
 
@@ -20,12 +20,16 @@ class Daemon:
         self.state: State | None = None
 
     def publish(self, *, is_restarted: bool = False) -> list[str]:
+        return [f"{kind} {order_id}" for kind, order_id, _ in self.published(is_restarted=is_restarted)]
+
+    def published(self, *, is_restarted: bool = False) -> list[tuple[str, str, int]]:
+        """Kind, number and entries of each event."""
         registry = self.registry
         state = derive(registry.orders, registry.now)
         found = list(effects_of(state, None if is_restarted else self.state, registry.orders, 7))
         registry.record(found)
         self.state = state
-        return [f"{one.KIND} {one.order_id}" for one in found]
+        return [(one.KIND, one.order_id, one.entries) for one in found]
 
 
 @pytest.fixture
@@ -43,6 +47,37 @@ def test_the_end_of_an_annulled_order_is_recorded_once(daemon: Daemon):
     assert registry.orders.of("a").latest("b-1").order.ended_at is not None
     for _ in range(2):
         assert daemon.publish(is_restarted=True) == []
+
+
+def test_each_part_that_is_lifted_is_recorded_with_its_number_of_entries(daemon: Daemon):
+    """Once, also over a restart; an annulled unblock brings entries back."""
+    registry = daemon.registry
+    registry.submit(block("b-1", "one.example", "two.example", "three.example", "four.example"))
+    assert daemon.publish() == ["activated b-1"]
+    registry.submit(unblock("u-1", "b-1", "one.example"))
+    assert sorted(daemon.published()) == [("activated", "u-1", 1), ("lifted", "b-1", 1)]
+    assert daemon.publish(is_restarted=True) == []
+    registry.submit(unblock("u-2", "b-1", "one.example", "two.example", "three.example"))
+    assert sorted(daemon.published()) == [("activated", "u-2", 3), ("lifted", "b-1", 2)]
+    assert registry.orders.of("a").order("b-1").ended_at is None
+    registry.annul("u-2")
+    assert ("activated", "b-1", 3) in daemon.published()
+    assert daemon.publish(is_restarted=True) == []
+    registry.submit(unblock("u-3", "b-1"))
+    assert sorted(daemon.published()) == [("activated", "u-3", 4), ("lifted", "b-1", 3)]
+    assert registry.orders.of("a").order("b-1").ended_at is not None
+    assert daemon.publish(is_restarted=True) == []
+
+
+def test_what_was_never_in_force_is_not_lifted(daemon: Daemon):
+    """The block and the unblock of a part of it come together."""
+    registry = daemon.registry
+    registry.submit(block("b-1", "one.example", "two.example"), unblock("u-1", "b-1", "one.example"))
+    assert sorted(daemon.published()) == [("activated", "b-1", 1), ("activated", "u-1", 1)]
+    assert daemon.publish(is_restarted=True) == []
+    registry.submit(unblock("u-2", "b-1", "two.example"))
+    assert ("lifted", "b-1", 1) in daemon.published()
+    assert registry.orders.of("a").order("b-1").ended_at is not None
 
 
 def test_entries_that_are_released_later_are_activated_and_verified_again(daemon: Daemon):
