@@ -52,7 +52,7 @@ def _effects(state: OrderState, order: Order, serial: int) -> Iterator[Effect]:
         lifted = order.enforceable - state.in_force
         if order.enforced_at is not None and order.ended_at is None and lifted > order.lifted:
             yield Lifted(*facts, lifted - order.lifted, serial)
-        # What had been lifted takes effect again if the unblock is annulled.
+        # Lifted entries take effect again if the unblock is annulled.
         if not _is_recorded(order) or lifted < order.lifted:
             yield Activated(*facts, state.in_force, serial)
     elif is_lifting:

@@ -174,7 +174,7 @@ def whole_order(
 
 
 def _signers(order: Order, config: Config) -> Iterator[dict[str, Any]]:
-    """Who has signed an order. The signatures of those who proposed it do not count."""
+    """The signers of an order. The signatures of flaggers, who proposed it, do not count."""
     judgement, issuer = order.judgement, config.issuer(order.issuer)
     for one in (*judgement.proposers, *judgement.signers):
         is_proposer = one in judgement.proposers

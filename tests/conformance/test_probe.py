@@ -372,11 +372,11 @@ def test_the_issuer_is_needed_where_two_have_the_number(subject: Subject, upstre
     assert (said.code, {row["entry"] for row in said.json["rows"]}) == (0, {"two.example"})
 
 
-def test_an_unknown_order_is_refused(subject: Subject, upstream: StubUpstream):
+def test_an_unknown_order_is_a_negative_result(subject: Subject, upstream: StubUpstream):
     """A typing error must not look like a success."""
     subject.start(orders=[BLOCK], upstreams=[upstream.address], **UNGUARDED)
     assert subject.cli("probe", "--order", "85/2017").code == 1
-    assert subject.cli("probe", "--order", "84/2017", "--issuer", "nobody.example").code == 4
+    assert subject.cli("probe", "--order", "84/2017", "--issuer", "nobody.example").code == 1
 
 
 def test_other_orders_of_the_issuer_may_decide(subject: Subject, upstream: StubUpstream):
