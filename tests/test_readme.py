@@ -126,7 +126,8 @@ def test_a_second_make_run_leaves_the_first_one_alone(running):
     second = subprocess.run(["make", "run"], cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS)
     assert second.returncode != 0
     assert "dnsblock already runs from this folder" in second.stderr
-    assert (ROOT / ".run/state/ledger.jsonl").read_bytes() == before
+    # The first one goes on writing: a signed checkpoint has its record, for example.
+    assert (ROOT / ".run/state/ledger.jsonl").read_bytes().startswith(before)
     command = re.search(r"^Its address and state: (.+)$", second.stderr, re.MULTILINE)[1]
     status = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, timeout=60)
     # 1 where the resolvers of this machine cannot be reached.

@@ -45,8 +45,18 @@ class Dialog:
         self.expect(question)
         self.answer(*lines)
 
-    def press(self, key: bytes) -> None:
-        os.write(self.terminal, key)
+    def interrupt(self, key: bytes) -> int:
+        """Presses a key until the command ends, and returns its exit code.
+
+        Python does not see a Ctrl-C in the moment before it begins to read. A person presses it again.
+        """
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                os.write(self.terminal, key)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(2)
+        return self.end()
 
     def end(self) -> int:
         """The exit code, after everything was printed."""

@@ -100,8 +100,7 @@ def test_an_interrupted_dialog_writes_nothing(tmp_path: Path, key: bytes):
     with dialog(tmp_path, "order", "new", *CONFIG) as asked:
         asked.ask("Issuer", "ministry.example")
         asked.expect("Number of the order")
-        asked.press(key)
-        assert asked.end() == 1
+        assert asked.interrupt(key) == 1
     assert list(tmp_path.iterdir()) == []
 
 

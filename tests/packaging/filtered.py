@@ -24,7 +24,7 @@ def calls(group: str) -> set[str]:
 
 
 def allowed(filters: list[str]) -> set[str]:
-    """What several directives allow together; the first one is a list of what is allowed."""
+    """The system calls that several directives allow together; the first one lists allowed calls."""
     found = calls("@default")
     for value in filters:
         names = set().union(*(calls(group) for group in value.lstrip("~").split()))

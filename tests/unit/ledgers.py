@@ -344,9 +344,7 @@ class Naive:
         named = target.entries is None or any(
             wanted.name == entry.name and wanted.match in (None, entry.match) for wanted in target.entries
         )
-        taken = self.followed.get(ender.order.seq or 0)
-        if self.is_held(ender) and taken is not None and taken is not ender:
-            return False  # another order was accepted instead of it
+        # Lifting is never held, and stays if another order was accepted instead of this one.
         if self.is_held(ender):
             kept = {(entry.name, entry.match) for entry in ender.entries}
             return named and one.order.action != "exempt" and (entry.name, entry.match) not in kept
