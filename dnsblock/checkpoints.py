@@ -25,6 +25,7 @@ from dnsblock.signatures.notes import SignedCheckpoint
 from dnsblock.times import utc
 
 PAUSE_SECONDS = 1.0  # between two checkpoints: many orders at once get one
+QUIET_SECONDS = 10.0  # without a new record: then the whole file is compared once
 RETRY_SECONDS = 300.0  # for places that do not have the last checkpoint
 RECORDED_EVERY = timedelta(hours=24)  # the ledger itself records a checkpoint
 STOP_SECONDS = 2.0  # for the second folder, at the end of the process
@@ -40,6 +41,8 @@ class Checkpoints:
         self._distributor.follow(publisher.config.ledger)
         self._sent: tuple[int, object] | None = None  # records, and the places that they were sent to
         self._tried = 0.0
+        self._compared = 0  # records of the whole ledger
+        self._grown = (0, 0.0)  # records, and when these were first seen
         self.signed: SignedCheckpoint | None = None  # the last one
         self.signed_at = utc_now()
         records = reversed(publisher.recorder.ledger.records)
@@ -69,6 +72,7 @@ class Checkpoints:
                     await self._publisher.record(self._publisher.recorder.watch)
                 if self._is_due():
                     await self._send()
+                await self._compare()
             except Exception:  # DNS and orders need no checkpoint
                 fault("internal error while signing a checkpoint of the ledger")
             await asyncio.sleep(PAUSE_SECONDS)
@@ -79,6 +83,18 @@ class Checkpoints:
         note = self._publisher.recorder.last_checkpoint
         if note is not None:
             self._distributor.send_last(note, self._publisher.config.ledger, STOP_SECONDS)
+
+    async def _compare(self) -> None:
+        """Compares the whole file once after it has grown: finds a change in the middle of an own write."""
+        recorder = self._publisher.recorder
+        size, now = recorder.ledger.tree.size, time.monotonic()
+        if size != self._grown[0]:
+            self._grown = size, now
+        if size == self._compared or now - self._grown[1] < QUIET_SECONDS:
+            return
+        if not await asyncio.to_thread(recorder.is_as_written):
+            await self._publisher.record(recorder.distrust)
+        self._compared = size
 
     def _is_due(self) -> bool:
         recorder, options = self._publisher.recorder, self._publisher.config.ledger

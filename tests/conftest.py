@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A busy machine may take any time for an example: a test fails only for a fault of the code. The examples are the same
-# in each run, so that a failure is one of the change. `pytest --hypothesis-profile=random` looks for other ones.
-patience = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("random", **patience)
-settings.register_profile("dnsblock", **patience, derandomize=True)
+# A busy machine may take any time for an example: a test fails only for a fault of the code. The examples are
+# the same in each run. `pytest --hypothesis-profile=random` looks for others.
+options = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("random", **options)
+settings.register_profile("dnsblock", **options, derandomize=True)
 settings.load_profile("dnsblock")
 
 

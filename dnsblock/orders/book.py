@@ -8,20 +8,19 @@ until the operator accepts the current ledger.
 """
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from dnsblock import durable
 from dnsblock.clock import Clock
 from dnsblock.config_ledger import LedgerOptions
 from dnsblock.errors import Problem, Refused, as_refused
 from dnsblock.orders.checkpoint import Checkpoint, CheckpointFile
 from dnsblock.orders.claims import SECOND_FOLDER_SECONDS, Claim, contradictions, within_seconds
 from dnsblock.orders.ledger import FILE, Ledger
+from dnsblock.orders.ledger_copy import LedgerCopy
 from dnsblock.orders.mismatch import Mismatch, acknowledged, mismatch_of
 from dnsblock.orders.proof import Signer
 from dnsblock.orders.records import AcceptedRestore, Fact, Position
@@ -31,7 +30,6 @@ from dnsblock.orders.transparency.merkle import EMPTY_ROOT
 from dnsblock.principal import Principal
 from dnsblock.signatures.notes import SignedCheckpoint
 
-COPY = "acknowledged.jsonl"
 ADVICE = (
     "stop the daemon, restore the state folder from the latest backup and start; or, to use the ledger as it "
     "is, run `dnsblock log accept-restore --reason TEXT`"
@@ -54,12 +52,11 @@ class Book:
         self.unread: list[str] = []  # folders of signed checkpoints that cannot be read, and why
         self.clock = Clock()
         self.notes = CheckpointFolder(folder / NAME)
+        self._copy = LedgerCopy(folder)
         self._folder = folder
         self._second: Path | None = None
         self._real = ledger
         self._writing = threading.Lock()  # a write in progress is no change by somebody else
-        self._copied = 0  # bytes of the ledger that are in the copy
-        self._is_copy_synced = True
 
     @classmethod
     def open(cls, folder: Path, options: LedgerOptions, *, read_only: bool = False) -> Self:
@@ -103,9 +100,9 @@ class Book:
             self._start_clock(content)
             if not self._real.is_read_only:
                 self._begin()
-                self._renew_copy()
+                self._copy.renew(self._real)
             return
-        served = acknowledged(self._real, self._folder / COPY, own, signed, reasons)
+        served = acknowledged(self._real, self._copy.path, own, signed, reasons)
         claims = [*own, *signed]
         self.mismatch = mismatch_of(self._real, reasons, claims, served, position or history)
         self.ledger = Ledger(self._folder, served, file=None, lock=None)
@@ -139,20 +136,12 @@ class Book:
             reasons.append(str(ledger.damage))
         if file.is_corrupt:
             reasons.append(f"{file.path} is corrupt")
-        elif file.content is None and (ledger.records or self._copy_size()):
+        elif file.content is None and (ledger.records or self._copy.size):
             reasons.append(f"{file.path} is missing")
-        elif (
-            file.content is not None and file.content.ledger is None and (ledger.records or self._copy_size())
-        ):
+        elif file.content is not None and file.content.ledger is None and (ledger.records or self._copy.size):
             reasons.append(f"{file.path} does not name the end of the ledger")
         broken = (claim for claim in (*own, *signed) if not claim.is_met_by(ledger.content))
         return [*reasons, *(f"{ledger.path} does not extend {claim}" for claim in broken)]
-
-    def _copy_size(self) -> int:
-        try:
-            return (self._folder / COPY).stat().st_size
-        except OSError:
-            return 0
 
     def _start_clock(self, content: Checkpoint | None) -> None:
         """Sets the earliest time: that of the checkpoint, or of the last record if that was added after it.
@@ -201,6 +190,19 @@ class Book:
     def is_touched(self) -> bool:
         """Whether the file is not as this process has read or left it, perhaps since it is writing."""
         return not self._real.is_read_only and not self._real.is_untouched()
+
+    def is_as_written(self) -> bool:
+        """Whether the file contains what this process has read or written. It reads all of it.
+
+        `is_touched` costs almost nothing, but cannot see a change in the middle of an own write. Orders may
+        be written meanwhile.
+        """
+        real = self._real
+        return self.mismatch is not None or real.is_read_only or real.has_written()
+
+    def distrust(self) -> None:
+        """Makes the next `watch` read and compare the file."""
+        self._real.distrust()
 
     def _watch(self) -> None:
         real = self._real
@@ -256,6 +258,15 @@ class Book:
         content = self.checkpoint.content
         return (None, None) if content is None else (content.ledger, content.root)
 
+    def copy_new(self) -> None:
+        """Copies new records before they are enforced. Raises `OSError`."""
+        if self.mismatch is None:
+            self._copy.extend(self._real)
+
+    def sync_copy(self) -> None:
+        """Makes the copy durable, without delaying orders. Raises `OSError`."""
+        self._copy.sync()
+
     def complete(self) -> SignedCheckpoint | None:
         """Completes the copy, and signs a checkpoint of all records. Nothing after a mismatch.
 
@@ -263,38 +274,9 @@ class Book:
         """
         if self.mismatch is not None:
             return None
-        self.copy_new()
-        self.sync_copy()
+        self._copy.extend(self._real)
+        self._copy.sync()
         return self.signer.checkpoint()
-
-    def copy_new(self) -> None:
-        """Copies new records before they are enforced. Raises `OSError`."""
-        if self.mismatch is None and self._copied != self._real.size:
-            _append(self._real.path, self._folder / COPY, self._copied, self._real.size)
-            self._copied, self._is_copy_synced = self._real.size, False
-
-    def sync_copy(self) -> None:
-        """Makes the copy durable, without delaying orders. Raises `OSError`."""
-        if not self._is_copy_synced:
-            descriptor = os.open(self._folder / COPY, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            self._is_copy_synced = True
-
-    def _renew_copy(self) -> None:
-        """Brings the copy up to date. A crash may have left it incomplete, or an editor changed it."""
-        path, real, size = self._folder / COPY, self._real.path, self._real.size
-        # A hard link means that it was set aside: write a new file then.
-        if path.exists() and path.stat().st_nlink == 1 and _is_beginning(path, real, size):
-            self._copied = path.stat().st_size
-            self.copy_new()
-        else:
-            with real.open("rb") as file:
-                durable.write(path, file.read(size))
-            self._copied = size
-        self.sync_copy()
 
     # ------- Recovery -------
 
@@ -324,44 +306,9 @@ class Book:
         fact = AcceptedRestore(reason, was.acknowledged, was.found, was.checkpoint)
         self._real.append([fact], by, self.clock.now())
         forget()
-        self._put_copy_aside()
+        self._copy.put_aside(self.ledger.position)
         content = self.checkpoint.content or Checkpoint()
         position, root = self._real.position, self._real.tree.root()
         self.checkpoint.keep(replace(content, ledger=position, root=root, at=self.clock.now()))
         self.ledger, self.mismatch = self._real, None
-        self._renew_copy()
-
-    def _put_copy_aside(self) -> None:
-        """Keeps the discarded records as evidence of the blocks that were in force."""
-        path, position = self._folder / COPY, self.ledger.position
-        if position.last is not None and path.exists():
-            aside = path.with_name(f"acknowledged-{position.records}-{position.last[:16]}.jsonl")
-            aside.unlink(missing_ok=True)
-            os.link(path, aside)
-
-
-def _is_beginning(path: Path, whole: Path, size: int) -> bool:
-    """Whether a file is a prefix of the first `size` bytes of another."""
-    length = path.stat().st_size
-    if length > size:
-        return False
-    with path.open("rb") as one, whole.open("rb") as other:
-        while part := one.read(1 << 20):
-            if part != other.read(len(part)):
-                return False
-    return True
-
-
-def _append(source: Path, target: Path, begin: int, end: int) -> None:
-    """Copies bytes `begin` to `end` of `source` to the same offset in `target`, and truncates it there."""
-    with source.open("rb") as read_from:
-        read_from.seek(begin)
-        data = read_from.read(end - begin)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.ftruncate(descriptor, begin)
-        written = 0
-        while written < len(data):
-            written += os.pwrite(descriptor, data[written:], begin + written)
-    finally:
-        os.close(descriptor)
+        self._copy.renew(self._real)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -38,6 +39,7 @@ FILE = "ledger.jsonl"
 LOCK = "ledger.lock"
 ENTRIES = "entries"  # folder of the entries files, named by their SHA-256
 MAX_LINE_BYTES = 8 * MAX_DOCUMENT_BYTES  # JSON escapes a byte to six at most
+_WRITING = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
 class Ledger:
@@ -77,7 +79,7 @@ class Ledger:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock(folder)
             try:
-                file = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                file = os.open(folder / FILE, _WRITING, 0o600)
                 try:
                     durable.sync_folder(folder)  # the file may be new
                     parsed = ParsedOrders.load(folder)
@@ -155,12 +157,26 @@ class Ledger:
         except OSError:
             return False
 
+    def has_written(self) -> bool:
+        """Whether the file contains the lines that this process has read or written. It reads all of them."""
+        hashes = tuple(self.hashes)
+        try:
+            lines = islice(_lines(self.path), len(hashes))
+            found = [hashlib.sha256(line.removesuffix(b"\n")).hexdigest() for line in lines]
+        except OSError:
+            return False
+        return found == list(hashes)
+
+    def distrust(self) -> None:
+        """Makes `is_untouched` false."""
+        self._seen = None
+
     def reopened(self) -> "Ledger":
         """The file as it is on the disk now. The new ledger gets the lock, and this one becomes read-only.
 
         Raises `OSError`. A record of a newer dnsblock counts as damage.
         """
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(self.path, _WRITING, 0o600)
         seen = _identity(os.fstat(file))  # before it is read: a change meanwhile must be noticed
         try:
             content = read(self.path)
@@ -184,9 +200,9 @@ class Ledger:
         content = self._content
         if content.damage is not None or not content.notes or self._file is None:
             return
+        os.ftruncate(self._file, content.size - content.lacks_end)
         if content.lacks_end:
-            os.pwrite(self._file, b"\n", content.size - 1)
-        os.ftruncate(self._file, content.size)
+            os.write(self._file, b"\n")
         os.fsync(self._file)
         self._seen = self._look()
 
@@ -244,10 +260,12 @@ class Ledger:
             raise LedgerUnwritable(f"{self.path}: somebody else has changed it: nothing was accepted")
         try:
             # First remove what a failed try left after the last record.
-            os.ftruncate(self._file, self._size)
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self._file, data[written:], self._size + written)
+            if os.fstat(self._file).st_size != self._size:
+                os.ftruncate(self._file, self._size)
+            # Appended at the end of the file, wherever that is: if somebody truncates it now, the size tells.
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
             seen = os.fstat(self._file)  # before fsync, which takes time: a later change must be noticed
             os.fsync(self._file)
         except OSError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dnsblock.errors import Problem, counted
+from dnsblock.orders import ledger_copy
 from dnsblock.orders.claims import Accepted, Claim
 from dnsblock.orders.ledger import FILE, Content, read
 from dnsblock.orders.order import Order
@@ -17,8 +18,6 @@ from dnsblock.orders.records import Record
 from dnsblock.orders.transparency.folder import NAME, CheckpointFolder, Found, extends
 from dnsblock.orders.transparency.instance import identifier
 from dnsblock.signatures.notes import NotANote, SignedCheckpoint, VerifierKey
-
-COPY = "acknowledged.jsonl"
 
 
 @dataclass(slots=True)
@@ -82,7 +81,7 @@ def verify(
     listings = [_list(CheckpointFolder(state / NAME), None)]
     if second is not None:
         listings.append(_list(CheckpointFolder(second), {identifier(public) for public in keys.own}))
-    copy = read(state / COPY)
+    copy = read(state / ledger_copy.FILE)
     content = read(path)
     problems = [] if content.damage is None else [content.damage]
     if not path.exists():
@@ -97,7 +96,7 @@ def verify(
             problems += _verify_checkpoint(found, content, keys, accepted, listing.result)
             listing.result.checkpoints += 1
             progress(listing.result.checkpoints)
-    missing, of_copy = _compare_copy(state / COPY, copy, content)
+    missing, of_copy = _compare_copy(state / ledger_copy.FILE, copy, content)
     folders = tuple(listing.result for listing in listings)
     root = content.tree.root()
     return Verification(path, content.tree.size, root, folders, missing, (*problems, *of_copy), content.notes)

@@ -123,6 +123,15 @@ class Recorder:
         if self.mismatch is not was:
             self._log_mismatch()
 
+    def is_as_written(self) -> bool:
+        """Reads the whole ledger: whether it contains what this process has read or written."""
+        return self._book.is_as_written()
+
+    def distrust(self) -> None:
+        """Compares the ledger in any case. Otherwise the same as `watch`."""
+        self._book.distrust()
+        self.watch()
+
     def contradict(self, claim: Claim) -> None:
         """Stops publishing: a signed checkpoint was found that the ledger does not extend."""
         was = self.mismatch

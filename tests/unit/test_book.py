@@ -111,6 +111,48 @@ def test_a_change_after_the_check_is_noticed_when_the_record_is_written(book: Bo
         book.ledger.append([Stopped(9)], DAEMON, NOW)
 
 
+@pytest.mark.parametrize("change", [truncate, lengthen])
+def test_a_change_of_the_size_during_a_write_is_noticed_at_the_next_look(
+    book: Book, state: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+):
+    """The write does not fill the gap with zeros, and does not overwrite what came."""
+    real = os.write
+
+    def write_later(descriptor: int, data: bytes) -> int:
+        monkeypatch.undo()
+        change(state / "ledger.jsonl")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write_later)
+    book.append([Stopped(9)], DAEMON)
+    assert b"\0" not in (state / "ledger.jsonl").read_bytes()
+    book.watch()
+    assert book.mismatch is not None
+    assert len(book.ledger.records) == 6, "the acknowledged records stay in force"
+
+
+def test_a_changed_byte_during_a_write_is_noticed_when_the_whole_file_is_compared(
+    book: Book, state: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Size and time are those of the own write."""
+    real = os.write
+
+    def write_later(descriptor: int, data: bytes) -> int:
+        monkeypatch.undo()
+        flip(state / "ledger.jsonl")
+        return real(descriptor, data)
+
+    assert book.is_as_written()
+    monkeypatch.setattr(os, "write", write_later)
+    book.append([Stopped(9)], DAEMON)
+    assert not book.is_touched
+    assert not book.is_as_written()
+    book.distrust()
+    book.watch()
+    assert book.mismatch is not None
+    assert len(book.mismatch.missing) == 6
+
+
 def test_what_changed_again_after_a_mismatch_is_shown_before_it_is_accepted(book: Book, state: Path):
     """The operator accepts what `status` has shown, and is never locked out."""
     path = state / "ledger.jsonl"

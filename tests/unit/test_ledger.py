@@ -364,7 +364,7 @@ def test_a_folder_that_is_a_file_is_refused_with_what_to_do(tmp_path: Path):
         Ledger.open(tmp_path / "state")
 
 
-@pytest.mark.parametrize("failing", ["pwrite", "fsync"])
+@pytest.mark.parametrize("failing", ["write", "fsync"])
 def test_a_full_disk_accepts_no_order_and_leaves_nothing_half_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ):
@@ -373,8 +373,8 @@ def test_a_full_disk_accepts_no_order_and_leaves_nothing_half_written(
     real = getattr(os, failing)
 
     def fails(descriptor: int, *arguments):
-        if failing == "pwrite":
-            real(descriptor, arguments[0][:10], *arguments[1:])
+        if failing == "write":
+            real(descriptor, arguments[0][:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with Ledger.open(folder) as ledger:
@@ -394,10 +394,10 @@ def test_remains_of_a_failed_write_are_removed_before_the_next_record(
 ):
     """The write failed, and so did putting it right."""
     before = file_of(folder).read_bytes()
-    real = os.pwrite
+    real = os.write
 
-    def writes_half(descriptor: int, data: bytes, at: int) -> int:
-        real(descriptor, data[: len(data) // 2], at)
+    def writes_half(descriptor: int, data: bytes) -> int:
+        real(descriptor, data[: len(data) // 2])
         monkeypatch.setattr(os, "ftruncate", fails)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -406,7 +406,7 @@ def test_remains_of_a_failed_write_are_removed_before_the_next_record(
 
     with Ledger.open(folder) as ledger:
         with monkeypatch.context() as patch:
-            patch.setattr(os, "pwrite", writes_half)
+            patch.setattr(os, "write", writes_half)
             with pytest.raises(LedgerUnwritable):
                 append(ledger, orders(block("b-2", *(f"n{i}.example" for i in range(100)))))
         monkeypatch.undo()
