@@ -42,7 +42,7 @@ def _token_digest(value: str) -> str:
 class ApiClient(BaseModel):
     """One line of the file `api.tokens`: a token or a certificate, and what its holder may do."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: Identifier  # recorded in the ledger
     sha256: Annotated[str, AfterValidator(_token_digest)] | None = None  # of the token
@@ -58,7 +58,7 @@ class ApiClient(BaseModel):
 
 
 class _Clients(RootModel[Annotated[tuple[ApiClient, ...], Field(min_length=1, max_length=MAX_CLIENTS)]]):
-    pass
+    model_config = ConfigDict(defer_build=True)
 
 
 @dataclass(frozen=True, slots=True)

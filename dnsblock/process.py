@@ -49,7 +49,7 @@ def give_way() -> None:
 
 @contextlib.contextmanager
 def many_objects() -> Iterator[None]:
-    """For a block that makes millions of objects that stay, such as the orders in the ledger.
+    """For a block that makes many objects that stay, such as modules and the orders in the ledger.
 
     The garbage collector would look at all of them again and again: a quarter of the time of a startup with a
     million entries. Afterwards it leaves them alone.

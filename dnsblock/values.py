@@ -356,7 +356,7 @@ class Options(BaseModel):
     """Models, not dataclasses: each option is defined once, with its type, limits and default."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True
+        extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True, defer_build=True
     )
 
 

@@ -60,20 +60,20 @@ def serve(config_path: Path, as_json: bool) -> None:
 
     When ready, it prints its listen addresses (with --json, as one line of JSON).
     """
-    import asyncio
-
-    from dnsblock.config_file import load
-    from dnsblock.daemon import Daemon
-    from dnsblock.log import set_up
     from dnsblock.process import many_objects, raise_descriptor_limit
 
-    raise_descriptor_limit()
-    config = load(config_path)
-    set_up(config.log, config.time_zone)
-    show = _ready_json if as_json else _ready_human
     with many_objects():
+        import asyncio
+
+        from dnsblock.config_file import load
+        from dnsblock.daemon import Daemon
+        from dnsblock.log import set_up
+
+        raise_descriptor_limit()
+        config = load(config_path)
+        set_up(config.log, config.time_zone)
         daemon = Daemon(config)
-    asyncio.run(daemon.run(show))
+    asyncio.run(daemon.run(_ready_json if as_json else _ready_human))
 
 
 def _ready_json(daemon: "Daemon") -> None:

@@ -23,7 +23,8 @@ Count = Annotated[int, Field(ge=0)]
 class Model(BaseModel):
     """A part of a response."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    # Built at the first use: a daemon that nobody asks starts sooner.
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     def response(self, status: int = 200) -> Response:
         """The response with this content, in pieces: the limit of time is for each of them."""

@@ -91,7 +91,8 @@ GuardCode = Annotated[str, AfterValidator(_guard_code)]
 
 
 class _Fields(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built at the first use: a daemon with its orders in `orders.cache` parses none at startup.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class EntryFields(_Fields):
