@@ -23,7 +23,6 @@ use crate::limits::{ConnectionCounts, Limiter};
 use crate::policy::{PolicyZone, Snapshot, seed};
 use crate::rules::Rules;
 use crate::shared::{Serving, Settings, Shared};
-use crate::sys;
 use crate::transport::listeners::{self, Bound, Inherited, Listening, NotBound, is_among};
 use crate::transport::tcp;
 use crate::upstream::health::bit;
@@ -140,7 +139,6 @@ impl Engine {
             let (shared, counters, ready) = (Arc::clone(&self.shared), Arc::clone(counters), ready.clone());
             let thread = Thread { number, wake: Arc::clone(wake) };
             let run = move || {
-                sys::take_short_turns();
                 shared.running.fetch_add(1, Ordering::SeqCst);
                 if let Err(error) = worker::run(Arc::clone(&shared), counters, thread, ready) {
                     shared.events.push(format!("worker thread {number} ended: {error}"));

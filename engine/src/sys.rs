@@ -53,9 +53,6 @@ pub enum Local {
     V6(Ipv6Addr, u32),
 }
 
-/// The shortest turn that the kernel grants.
-const SHORT_TURN: Duration = Duration::from_micros(100);
-
 impl Peer {
     pub fn none() -> Peer {
         // SAFETY: sockaddr_in6 is made of integers; all zeros is a value.
@@ -203,21 +200,6 @@ pub fn waited(socket: impl AsFd) -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let nanoseconds = (now.tv_sec - arrived.tv_sec) * 1_000_000_000 + now.tv_nsec - arrived.tv_nsec;
     if is_known { Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)) } else { Duration::ZERO }
-}
-
-/// The turns of this thread become short (Linux 6.12 and later; sched(7)). When it wakes up, it does not
-/// wait until another thread's longer turn is over. An error changes nothing.
-pub fn take_short_turns() {
-    let size = size_of::<libc::sched_attr>() as libc::c_uint;
-    // SAFETY: a sched_attr is made of integers; all zeros is a value.
-    let mut turns: libc::sched_attr = unsafe { zeroed() };
-    // SAFETY: the kernel writes at most `size` bytes to the pointer. 0 is the calling thread.
-    let known = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut turns, size, 0) } == 0;
-    if known && turns.sched_policy == libc::SCHED_OTHER as u32 {
-        turns.sched_runtime = SHORT_TURN.as_nanos() as u64;
-        // SAFETY: the kernel reads `size` bytes, which the structure has.
-        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const turns, 0) };
-    }
 }
 
 /// Prefetches bytes that are about to be read.
