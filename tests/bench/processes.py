@@ -1,11 +1,12 @@
 """Starts programs on their processors and measures their resources. None outlives the runner."""
 
+import contextlib
 import os
 import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # A server that needs too much memory is stopped before the kernel kills other processes.
@@ -94,4 +95,27 @@ def is_blocked(port: int, name: str, timeout: float = 0.05) -> bool:
             response = sock.recv(4096)
         except OSError:
             return False
-    return len(response) >= 12 and response[:2] == packet[:2] and response[3] & 15 == 3
+    return is_nxdomain(response) and response[:2] == packet[:2]
+
+
+def is_nxdomain(response: bytes) -> bool:
+    return len(response) >= 12 and response[3] & 15 == 3
+
+
+def looks(port: int, name: str, every: float) -> Iterator[bool]:
+    """Whether the server blocks a name, asked again and again. `every`: seconds between two queries.
+
+    No query waits for the response to the one before: the upstream may have lost that.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", port))
+        while True:
+            with contextlib.suppress(OSError):
+                sock.send(query(name))
+            due = time.monotonic() + every
+            is_blocked = False
+            while not is_blocked and (left := due - time.monotonic()) > 0:
+                sock.settimeout(left)
+                with contextlib.suppress(OSError):
+                    is_blocked = is_nxdomain(sock.recv(4096))
+            yield is_blocked

@@ -39,10 +39,11 @@ def push(
     connection.request(
         "POST", "/v1/orders", body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     )
-    while not processes.is_blocked(port, name):
+    for is_blocked in processes.looks(port, name, LOOK_SECONDS):
+        if is_blocked:
+            break
         if time.monotonic() - began > IN_FORCE_SECONDS:
             raise RuntimeError(f"{name} is not blocked after {IN_FORCE_SECONDS:.0f} s")
-        time.sleep(LOOK_SECONDS)
     in_force = time.monotonic() - began
     response = connection.getresponse()
     answer = response.read()
