@@ -108,6 +108,11 @@ class _Rules:
         """The entries of an order in the engine's format."""
         kind, order_id = part.kind, part.order.order_id
         rules = {answer: self.index(kind, answer, order_id) for answer in part.answers}
+        matches = {entry.match for entry in part.entries}
+        if len(matches) == len(rules) == 1:  # the usual case, faster
+            (match,), (rule,) = matches, rules.values()
+            begin = f"{match} {rule} "
+            return begin + f"\n{begin}".join([entry.name for entry in part.entries]) + "\n"
         return "".join(f"{entry.match} {rules[entry.answer]} {entry.name}\n" for entry in part.entries)
 
     def line(self, item: InForce) -> str:
