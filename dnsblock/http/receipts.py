@@ -1,6 +1,9 @@
 """The handler for receipts of orders, of the control API and of the issuers' API alike."""
 
 import asyncio
+import math
+import time
+from collections import deque
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,9 +16,29 @@ from dnsblock.http.control import Control
 from dnsblock.http.paths import order_in
 from dnsblock.policy.receipt import SignedReceipt, receipt_of
 
+RECEIPTS = 300  # that a client gets in
+RECEIPTS_SECONDS = 3600.0
+
+
+class Receipts:
+    """Counts the receipts of each client: each is a record, and a client must not fill the ledger's disk."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, deque[float]] = {}  # when, by the name of the client
+
+    def give(self, client: str, now: float) -> float:
+        """Counts one more receipt. If there were too many, the seconds until the next one is possible."""
+        given = self._given.setdefault(client, deque(maxlen=RECEIPTS))
+        if len(given) == RECEIPTS and (left := given[0] + RECEIPTS_SECONDS - now) > 0:
+            return left
+        given.append(now)
+        return 0.0
+
 
 def receipt_routes(control: Control, identify: Identify) -> list[Route]:
     """`/v1/orders/ISSUER/NUMBER/receipt`."""
+
+    receipts = Receipts()
 
     async def get_receipt(request: Request) -> Response:
         """Signs a receipt of the present state, and a checkpoint of the ledger; records that."""
@@ -27,6 +50,8 @@ def receipt_routes(control: Control, identify: Identify) -> list[Route]:
         if life is None:  # or it is of another issuer: the response is the same
             reason = f"there is no order {printable(number)} of {printable(issuer)}"
             raise ApiError(404, "NOT_FOUND", reason)
+        if caller.issuers is not None:
+            _limit(receipts, caller.principal.client or "")
         recorder = publisher.recorder
 
         def sign() -> SignedReceipt:
@@ -43,3 +68,10 @@ def receipt_routes(control: Control, identify: Identify) -> list[Route]:
         return JSONResponse(receipt.as_json())
 
     return [Route("/v1/orders/{issuer}/{number}/receipt", get_receipt)]
+
+
+def _limit(receipts: Receipts, client: str) -> None:
+    left = receipts.give(client, time.monotonic())
+    if left:
+        reason = f"a client gets at most {RECEIPTS:,} receipts an hour"
+        raise ApiError(503, "BUSY", reason, headers={"retry-after": str(math.ceil(left))})

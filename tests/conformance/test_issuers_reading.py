@@ -29,6 +29,22 @@ def started(api: IssuersApi) -> IssuersApi:
     return api
 
 
+# ------- Receipts
+
+
+def test_a_client_gets_only_so_many_receipts_an_hour(started: IssuersApi):
+    """Each is a record: a client that may only read must not fill the disk. Others are not affected."""
+    path = f"/v1/orders/{ISSUER}/84%2F2017/receipt"
+    with closing(started.client("ministry")) as client:
+        for _ in range(300):
+            assert client.get(path).status_code == 200
+        refused = client.get(path)
+    assert "300 receipts an hour" in problem(refused, 503, "BUSY")["detail"]
+    assert 0 < int(refused.headers["retry-after"]) <= 3600
+    assert started.get(f"/v1/orders/{ISSUER}/84%2F2017").status_code == 200
+    assert started.get(f"/v1/orders/{COURT}/84%2F2017/receipt", "court").status_code == 200
+
+
 # ------- Orders
 
 
