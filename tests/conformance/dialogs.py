@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -85,6 +86,8 @@ def dialog(folder: Path, *command: str, environment: Mapping[str, str] | None = 
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        # Where the tests run in the background, a shell has made them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "LC_ALL": "C.UTF-8", **(environment or {})},
     )
     os.close(theirs)
