@@ -12,7 +12,7 @@ from dnsblock.names import NameRefused, address, canonical
 
 def read_name(text: str) -> str:
     """The canonical name. Raises `NameRefused` with a hint what to write instead."""
-    if any(char in _QUOTATION_MARKS for char in text):
+    if _QUOTATION_MARK.search(text):
         raise NameRefused("contains a quotation mark: write the name without it")
     try:
         return canonical(text)
@@ -20,7 +20,7 @@ def read_name(text: str) -> str:
         raise NameRefused(_advice(text.strip()) or str(err)) from err
 
 
-_QUOTATION_MARKS = "\"'`´‘’‚“”„«»‹›"  # noqa: RUF001  # including those of word processors
+_QUOTATION_MARK = re.compile("[\"'`´‘’‚“”„«»‹›]")  # noqa: RUF001  # including those of word processors
 _WEB = re.compile(
     r"(?:(?P<scheme>[a-z][a-z0-9+-]*):(?=/))?/{0,2}(?P<host>[^/?#@\s]+)(?P<page>[/?#]\S*)?", re.I
 )

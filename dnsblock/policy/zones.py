@@ -58,12 +58,15 @@ def compile_orders(
 def _with_changes(former: OrderZone, in_force: Entries) -> tuple[PolicyZone, int] | None:
     """The former zone with the entries in force now, and its number of rules; None: compile it again."""
     rules = former.rules
+    most = max(LARGEST_CHANGE, len(former.in_force) // 8)
+    if abs(len(in_force) - len(former.in_force)) > most:
+        return None
     gone, come = in_force.changed_since(former.in_force)
     before, after = _names(gone), _names(come)
     changed = {before.get(key) or after[key] for key in before.keys() ^ after.keys()}
     if not changed:
         return former.compiled, former.given
-    if len(changed) > max(LARGEST_CHANGE, len(former.in_force) // 8):
+    if len(changed) > most:
         return None
     if rules.count > max(LARGEST_CHANGE, 2 * in_force.answers):
         return None  # most rules are those of orders that have ended
