@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import cache
 from itertools import groupby
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
+from dnsblock.orders.copies import replaced
 from dnsblock.orders.order import Order, RefusedEntry
 from dnsblock.orders.verdict import ACCEPTED, EntryVerdict, Judgement, Release, Signed
 from dnsblock.principal import Principal
@@ -42,9 +44,8 @@ class Judged:
             refused = (*readable, *_refused_targets(now))
         if before == ACCEPTED:  # the first judgement
             received_at, accepted_n = order.received_at or at, order.accepted_n or n
-            return replace(
-                order, judgement=now, refused=refused, received_at=received_at, accepted_n=accepted_n
-            )
+            facts = {"received_at": received_at, "accepted_n": accepted_n}
+            return replaced(order, judgement=now, refused=refused, **facts)
         releases = before.releases
         if freed := tuple(sorted(before.idle - now.idle)):
             releases = (*releases, Release(at, by, "more signatures", freed))
@@ -364,7 +365,10 @@ PlainFact = (
     | Stopped
 )
 _PLAIN: dict[str, type[Any]] = {one.KIND: one for one in get_args(PlainFact)}
-_HINTS = {kind: get_type_hints(one) for kind, one in _PLAIN.items()}
+_HINTS = {
+    kind: {field.name: get_type_hints(one)[field.name] for field in fields(one)}
+    for kind, one in _PLAIN.items()
+}
 
 
 def plain_as_json(fact: PlainFact) -> dict[str, Any]:
@@ -375,21 +379,24 @@ def plain_as_json(fact: PlainFact) -> dict[str, Any]:
 
 def plain_from_json(kind: str, value: dict[str, Any]) -> PlainFact:
     """Parses the fields of a record of this kind. Raises `ValueError`, `KeyError` and `TypeError`."""
-    known, hints = _PLAIN[kind], _HINTS[kind]
-    found = {field.name: _typed(value[field.name], hints[field.name]) for field in fields(known)}
-    made: PlainFact = known(**found)
+    made: PlainFact = _PLAIN[kind](**{name: _typed(value[name], hint) for name, hint in _HINTS[kind].items()})
     return made
 
 
 def _typed(value: Any, hint: Any) -> Any:
     """A value with the type of its field."""
-    kinds = get_args(hint) if get_origin(hint) is not tuple else (hint,)
-    for kind in kinds or (hint,):
-        if get_origin(kind) is tuple and isinstance(value, list):
-            inner = get_args(kind)[0]
+    for kind, inner in _kinds(hint):
+        if inner is not None and isinstance(value, list):
             return tuple(_typed(one, inner) for one in value)
         if kind in (str, int) and type(value) is kind:
             return value
         if kind is type(None) and value is None:
             return None
     raise TypeError("a field has another type")
+
+
+@cache
+def _kinds(hint: Any) -> list[tuple[Any, Any]]:
+    """The types that a field may have, and of a tuple the type of its items."""
+    kinds = get_args(hint) if get_origin(hint) is not tuple else (hint,)
+    return [(kind, get_args(kind)[0] if get_origin(kind) is tuple else None) for kind in kinds or (hint,)]

@@ -214,8 +214,9 @@ class _Draft:
             if target.order_id not in order.judgement.ignored:
                 self._aims[order.sha256, target.order_id] = self._meant(target.order_id, order)
         affected = [] if is_in_chain else self._chain.add(order)
-        life = self._lives[order.sha256]
-        self._set(replace(life, standing=self._standing(order), notes=tuple(self._missing(order))))
+        standing, notes = self._standing(order), tuple(self._missing(order))
+        if standing is not None or notes:
+            self._set(Life(order, standing, notes=notes))
         self._end_targets(order, is_new=True)
         for other in {one.sha256: one for one in affected if one.sha256 != order.sha256}.values():
             self.stand(other.sha256)
@@ -261,13 +262,17 @@ class _Draft:
             return _PROPOSED
         if order.action == "notice":
             return _NOTICE
-        so_far = IssuerOrders(self._lives, self._chain, self._by_id, self._aims)
-        if so_far.is_never_held(order) or order.annulled is not None:
+        if self._is_never_held(order) or order.annulled is not None:
             return None
         verdict = self._chain.verdict(order)
         # An approval releases an order after a gap. It does not bring back one that was replaced.
         is_free = verdict is None or (verdict[0] == "held" and order.judgement.passes_gap)
         return None if verdict is None or is_free else Standing(*verdict)
+
+    def _is_never_held(self, order: Order) -> bool:
+        if order.action != "revoke":
+            return order.is_lifting
+        return IssuerOrders(self._lives, self._chain, self._by_id, self._aims).is_never_held(order)
 
     def _missing(self, order: Order) -> Iterator[str]:
         """Notes on missing orders before one that opens names: it applies anyway."""

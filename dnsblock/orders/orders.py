@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dnsblock.errors import Problem, Refused
+from dnsblock.orders.copies import replaced
 from dnsblock.orders.facts import Activated, Annulment, Approval, Expired, Judged, Lifted, Verified
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Annulled, Order
@@ -201,7 +202,7 @@ def _applied(fact: _Later, order: Order, record: Record) -> Order:
             return replace(order, verified_at=record.at)
         case Activated():
             first, lifted = order.enforced_at or record.at, max(0, order.enforceable - fact.entries)
-            return replace(order, enforced_at=first, activated_at=record.at, ended_at=None, lifted=lifted)
+            return replaced(order, enforced_at=first, activated_at=record.at, ended_at=None, lifted=lifted)
         case Lifted() if order.lifted + fact.entries < order.enforceable:  # others are still in force
             return replace(order, lifted=order.lifted + fact.entries)
         case Lifted() | Expired():

@@ -75,7 +75,7 @@ def _unpacked(names: str, special: str) -> tuple[Entry, ...]:
     # Without a call in Python for each of a million names.
     plain = zip(names.split("\n"), repeat("subtree"), repeat(None), repeat(None), strict=False)
     entries: list[Entry] = list(map(partial(tuple.__new__, Entry), plain)) if names else []
-    for index, (match, note, answer) in json.loads(special).items():
+    for index, (match, note, answer) in () if special == "{}" else json.loads(special).items():
         entries[int(index)] = Entry(entries[int(index)].name, match, note, answer)
     return tuple(entries)
 
@@ -107,13 +107,14 @@ class ParsedOrders:
         """
         line = self._lines.get(sha256, b"").rstrip(b"\n")
         content = line[65:]
-        if not content or line[:64].decode("ascii", "replace") != hashlib.sha256(content).hexdigest():
+        digest = hashlib.sha256(content).hexdigest()
+        if not content or line[:64] != digest.encode():
             return None
         try:
             order, entries = _order(json.loads(content), sha256, file)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return None
-        return order, entries, hashlib.sha256(content).hexdigest()
+        return order, entries, digest
 
     def put(self, order: Order) -> None:
         """Adds an order that was parsed."""

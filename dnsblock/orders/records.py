@@ -126,6 +126,7 @@ def canonical(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+_JSON = json.JSONDecoder()
 # No text in a record can contain this: JSON escapes the quotation marks.
 _END = re.compile(rb',"digest":"([0-9a-f]{64})"}')
 
@@ -145,10 +146,11 @@ def unsealed(line: bytes) -> dict[str, Any]:
     if hashlib.sha256(content).hexdigest().encode() != end[1]:
         raise NotARecord("this record was changed: its digest does not match")
     try:
-        fields = json.loads(content.decode())
+        text = content.decode()
+        fields, end_of_json = _JSON.raw_decode(text)  # `json.loads` would look at the type and the spaces
     except (ValueError, RecursionError) as err:
         raise NotARecord("not a record") from err
-    if not isinstance(fields, dict):
+    if not isinstance(fields, dict) or end_of_json != len(text):
         raise NotARecord("not a record")
     return fields
 
