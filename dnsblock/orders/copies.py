@@ -12,11 +12,16 @@ T = TypeVar("T")
 
 
 def replaced(value: T, **changes: Any) -> T:
-    """The same as `dataclasses.replace`, for a dataclass with slots and without `__post_init__`."""
+    """The same as `dataclasses.replace`, for a dataclass with slots and without `__post_init__`.
+
+    Raises `TypeError` for a field that does not exist.
+    """
     new = object.__new__(type(value))
     kind: Any = type(value)
     for name, read, write in _slots(kind):
-        write(new, changes[name] if name in changes else read(value))
+        write(new, changes.pop(name) if name in changes else read(value))
+    if changes:
+        raise TypeError(f"no field of {kind.__name__}: {', '.join(changes)}")
     return new
 
 

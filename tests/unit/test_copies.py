@@ -22,3 +22,5 @@ def test_a_copy_is_that_of_the_standard_library():
     ]
     with pytest.raises(FrozenInstanceError):
         copy.seq = 8
+    with pytest.raises(TypeError, match="no field of Order: sequence"):
+        replaced(order, sequence=8)
