@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from dnsblock.orders.order import Entry, Order
-from dnsblock.orders.schema import Action
+from dnsblock.orders.order import Entry, Order, PlainEntries
+from dnsblock.orders.schema import Action, Match
 
 StateName = Literal[
     "held",
@@ -24,6 +24,10 @@ StateName = Literal[
     "annulled",
 ]
 _ENDED: Mapping[Action, StateName] = {"unblock": "lifted", "revoke": "revoked", "supersede": "superseded"}
+
+
+_NO_PROFILE: frozenset[str | None] = frozenset([None])
+_SUBTREE: frozenset[Match] = frozenset(["subtree"])
 
 
 class InForce(NamedTuple):
@@ -47,11 +51,19 @@ class Part:
     def of(cls, order: Order, indexes: Iterable[int] | None = None) -> "Part":
         """All entries of an order, or those with these indexes."""
         own = None if indexes is None else tuple(indexes)
+        if isinstance(order.entries, PlainEntries):
+            return cls(order, own, _NO_PROFILE)
         entries = order.entries if own is None else (order.entries[index] for index in own)
         return cls(order, own, frozenset(entry.answer for entry in entries))
 
     def __len__(self) -> int:
         return len(self.order.entries) if self.indexes is None else len(self.indexes)
+
+    @property
+    def matches(self) -> Collection[Match]:
+        """The match types of the entries, each once."""
+        is_plain = isinstance(self.order.entries, PlainEntries)
+        return _SUBTREE if is_plain else {entry.match for entry in self.entries}
 
     @property
     def kind(self) -> Literal["block", "exempt"]:

@@ -18,7 +18,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from dnsblock import __version__
-from dnsblock.orders.order import Entry, Order, RefusedEntry, Target, TargetEntry
+from dnsblock.orders.order import Entry, Order, PlainEntries, RefusedEntry, Target, TargetEntry
 from dnsblock.orders.schema import (
     Conditions,
     EarlierContact,
@@ -75,7 +75,9 @@ def _unpacked(names: str, special: str) -> tuple[Entry, ...]:
     # Without a call in Python for each of a million names.
     plain = zip(names.split("\n"), repeat("subtree"), repeat(None), repeat(None), strict=False)
     entries: list[Entry] = list(map(partial(tuple.__new__, Entry), plain)) if names else []
-    for index, (match, note, answer) in () if special == "{}" else json.loads(special).items():
+    if special == "{}":
+        return PlainEntries(entries)
+    for index, (match, note, answer) in json.loads(special).items():
         entries[int(index)] = Entry(entries[int(index)].name, match, note, answer)
     return tuple(entries)
 

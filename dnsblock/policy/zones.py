@@ -111,7 +111,7 @@ class _Rules:
         """The entries of an order in the engine's format."""
         kind, order_id = part.kind, part.order.order_id
         rules = {answer: self.index(kind, answer, order_id) for answer in part.answers}
-        matches = {entry.match for entry in part.entries}
+        matches = part.matches
         if len(matches) == len(rules) == 1:  # the usual case, faster
             (match,), (rule,) = matches, rules.values()
             begin = f"{match} {rule} "
