@@ -145,6 +145,10 @@ def test_a_suspended_machine_enforces_the_present_time_when_it_wakes(
     subject.resume()
     wait_for(lambda: is_sinkholed(subject.query("begins.example")), "the order that began meanwhile")
     assert is_forwarded(subject.query("ends.example"))
-    states = {row["order_id"]: row["state"] for row in subject.status()["orders"]}
-    assert states == {"BEGINS": "active", "ENDS": "expired"}
+    wait_for(lambda: states(subject) == {"BEGINS": "active", "ENDS": "expired"}, "status has the states")
     assert subject.status()["ledger"]["clock_behind_seconds"] == 0
+
+
+def states(subject: Subject) -> dict[str, str]:
+    """As `status` shows them, a moment after the answers."""
+    return {row["order_id"]: row["state"] for row in subject.status()["orders"]}

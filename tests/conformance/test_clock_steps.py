@@ -73,12 +73,13 @@ def test_orders_follow_a_clock_step_of_an_hour(
                 wait_for(lambda: in_force(subject) == expected, f"{offset:+}: orders follow", timeout=60)  # noqa: B023
                 if offset < 0:  # what is in force stays, so only the publish shows that the step was seen
                     wait_for(lambda: publishes(subject) > published, "the step is noticed", timeout=60)  # noqa: B023
+                begins, ends = ("active", "expired") if expected is IN_AN_HOUR else ("scheduled", "active")
+                now = {"STAYS": "active", "BEGINS": begins, "ENDS": ends}
+                # Answers are a moment ahead of `status`.
+                wait_for(lambda: states(subject) == now, "status has the states")  # noqa: B023
                 status = subject.status()
                 assert status["serial"] >= serial, "a serial never falls, whatever the clock does"
                 serial = status["serial"]
-                states = {row["order_id"]: row["state"] for row in status["orders"]}
-                begins, ends = ("active", "expired") if expected is IN_AN_HOUR else ("scheduled", "active")
-                assert states == {"STAYS": "active", "BEGINS": begins, "ENDS": ends}
             stream.wait_for_more(50)
         tally = stream.tally()
     assert set(tally) == {"blocked", "right"}
@@ -102,8 +103,11 @@ def test_an_annulment_holds_when_the_clock_was_an_hour_ahead(
     subject.kill()
     subject.launch()
     assert in_force(subject) == (False, True, False)
-    states = {order["order_id"]: order["state"] for order in subject.status()["orders"]}
-    assert states == {"STAYS": "annulled", "BEGINS": "scheduled", "ENDS": "active"}
+    assert states(subject) == {"STAYS": "annulled", "BEGINS": "scheduled", "ENDS": "active"}
+
+
+def states(subject: Subject) -> dict[str, str]:
+    return {row["order_id"]: row["state"] for row in subject.status()["orders"]}
 
 
 def publishes(subject: Subject) -> float:

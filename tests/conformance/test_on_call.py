@@ -74,6 +74,8 @@ def test_a_block_ends_at_its_time_although_the_serial_cannot_be_written(
     begun_before(subject, 2, begin)
     wait_for(lambda: is_forwarded(subject.query(NAME)), "the block has ended")
     assert "the checkpoint could not be written" in subject.stderr()
+    # Answers are a moment ahead of `status`.
+    wait_for(lambda: subject.status()["orders"][0]["state"] == "expired", "status has the state")
     serial = subject.status()["serial"]
     checkpoint().rmdir()
     checkpoint().with_suffix(".kept").rename(checkpoint())
