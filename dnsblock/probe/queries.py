@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
@@ -243,18 +244,20 @@ class StreamClosed(OSError):  # noqa: N818  # house style: named for what happen
         self.has_answered = has_answered  # another query on this connection
 
 
-class _Channel:
+class _Channel(ABC):
     """A socket, and its outstanding queries by ID."""
 
     def __init__(self) -> None:
         self.waiting: dict[int, tuple[Question, asyncio.Future[Reply]]] = {}
         self.answered = 0
 
+    @abstractmethod
     def send(self, message: bytes) -> None:
-        raise NotImplementedError  # each transport has its own
+        """Sends a message, as its transport does."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Closes the socket."""
 
     async def exchange(self, question: Question) -> tuple[Reply, float]:
         """Sends a query and waits for its response; returns it and the time in seconds."""
