@@ -26,6 +26,7 @@ from dnsblock.times import utc
 
 PAUSE_SECONDS = 1.0  # between two checkpoints: many orders at once get one
 QUIET_SECONDS = 10.0  # without a new record: then the whole file is compared once
+COMPARED_SECONDS = 3600.0  # then it is compared although records keep coming
 RETRY_SECONDS = 300.0  # for places that do not have the last checkpoint
 RECORDED_EVERY = timedelta(hours=24)  # the ledger itself records a checkpoint
 STOP_SECONDS = 2.0  # for the second folder, at the end of the process
@@ -41,7 +42,7 @@ class Checkpoints:
         self._distributor.follow(publisher.config.ledger)
         self._sent: tuple[int, object] | None = None  # records, and the places that they were sent to
         self._tried = 0.0
-        self._compared = 0  # records of the whole ledger
+        self._compared = (0, time.monotonic())  # records of the whole ledger, and when
         self._grown = (0, 0.0)  # records, and when these were first seen
         self.signed: SignedCheckpoint | None = None  # the last one
         self.signed_at = utc_now()
@@ -90,11 +91,13 @@ class Checkpoints:
         size, now = recorder.ledger.tree.size, time.monotonic()
         if size != self._grown[0]:
             self._grown = size, now
-        if size == self._compared or now - self._grown[1] < QUIET_SECONDS:
+        compared, at = self._compared
+        is_quiet = now - self._grown[1] >= QUIET_SECONDS
+        if size == compared or not (is_quiet or now - at >= COMPARED_SECONDS):
             return
         if not await asyncio.to_thread(recorder.is_as_written):
             await self._publisher.record(recorder.distrust)
-        self._compared = size
+        self._compared = size, now
 
     def _is_due(self) -> bool:
         recorder, options = self._publisher.recorder, self._publisher.config.ledger

@@ -1,14 +1,18 @@
 """The book: ledger, checkpoints and copy, and what happens if they contradict each other."""
 
+import asyncio
 import base64
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from dnsblock import checkpoints
+from dnsblock.checkpoints import Checkpoints
 from dnsblock.config_ledger import LedgerOptions
 from dnsblock.errors import LedgerUnwritable, Refused
 from dnsblock.orders.book import Book
@@ -151,6 +155,32 @@ def test_a_changed_byte_during_a_write_is_noticed_when_the_whole_file_is_compare
     book.watch()
     assert book.mismatch is not None
     assert len(book.mismatch.missing) == 6
+
+
+@pytest.mark.parametrize("waited", ["QUIET_SECONDS", "COMPARED_SECONDS"])
+def test_the_daemon_compares_the_whole_file_when_it_is_quiet_and_at_the_latest_after_an_hour(
+    book: Book, state: Path, monkeypatch: pytest.MonkeyPatch, waited: str
+):
+    """Records that keep coming must not put it off for ever."""
+
+    async def record(write: Callable[[], None]) -> None:
+        write()
+
+    def distrust() -> None:
+        book.distrust()
+        book.watch()
+
+    recorder = SimpleNamespace(
+        signer=book.signer, ledger=book.ledger, is_as_written=book.is_as_written, distrust=distrust
+    )
+    config = SimpleNamespace(ledger=LedgerOptions())
+    task = Checkpoints(SimpleNamespace(recorder=recorder, config=config, record=record))
+    flip(state / "ledger.jsonl")
+    asyncio.run(task._compare())
+    assert book.mismatch is None, "not yet"
+    monkeypatch.setattr(checkpoints, waited, 0.0)
+    asyncio.run(task._compare())
+    assert book.mismatch is not None
 
 
 def test_what_changed_again_after_a_mismatch_is_shown_before_it_is_accepted(book: Book, state: Path):
