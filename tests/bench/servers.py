@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Setting:
     load_timeout: float  # seconds that a server may take to load its list
 
 
-class Server:
+class Server(ABC):
     """A server with its own folder and port."""
 
     name = ""
@@ -69,7 +70,7 @@ class Server:
         )
         return time.monotonic() - began
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027  # most do none
         """Waits for the work that the server does after its first answer."""
 
     def is_ready(self, last: str) -> bool:
@@ -80,14 +81,14 @@ class Server:
             processes.stop(self.process)
             self.process = None
 
+    @abstractmethod
     def command(self, names: Path) -> list[str]:
         """Writes the configuration, and returns the command."""
-        raise NotImplementedError  # in subclasses
 
     @classmethod
+    @abstractmethod
     def version(cls) -> str | None:
         """The version that the program prints. `None` if it is not installed."""
-        raise NotImplementedError  # in subclasses
 
 
 class LimitEcho(Server):

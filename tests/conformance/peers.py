@@ -7,6 +7,7 @@ as it knows how to; what its defaults would do instead is not held against it.
 import ipaddress
 import shlex
 import subprocess
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from .tools import run, tool, wait_for
 TIMEOUT = 2.0
 
 
-class Peer(Asking):
+class Peer(Asking, ABC):
     """A resolver of another make in a folder of its own, on one free port of both loopback addresses."""
 
     timeout = TIMEOUT
@@ -32,8 +33,9 @@ class Peer(Asking):
         self.log_path = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self, port: int, upstream: str) -> list[str]:
-        raise NotImplementedError  # each peer has its own
+        """Writes the configuration, and returns the command."""
 
     def start(self, upstream: str) -> None:
         """Returns when the policy is in force, which with BIND is later than when it answers."""
