@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from dnsblock.orders.order import Entry, Order, PlainEntries
+from dnsblock.orders.entry import Entry, PlainEntries
+from dnsblock.orders.order import Order
 from dnsblock.orders.schema import Action, Match
 
 StateName = Literal[
@@ -77,10 +78,28 @@ class Part:
         return every if self.indexes is None else (every[index] for index in self.indexes)
 
     @property
+    def names(self) -> str:
+        """The names of the entries, one per line."""
+        every = self.order.entries
+        if self.indexes is None and isinstance(every, PlainEntries):
+            return every.text
+        return "\n".join([entry.name for entry in self.entries])
+
+    @property
     def items(self) -> Iterator[InForce]:
         """The entries with their order."""
         kind, order = self.kind, self.order
         return (InForce(entry, kind, order.order_id, order.effective_at) for entry in self.entries)
+
+    def beside(self, other: "Part | None") -> Iterator[InForce]:
+        """The entries that another part of the same order does not have."""
+        if other is None or self.order.entries != other.order.entries:
+            return self.items
+        if other.indexes is None:
+            return iter(())
+        had = set(other.indexes)
+        among = range(len(self.order.entries)) if self.indexes is None else self.indexes
+        return Part.of(self.order, (index for index in among if index not in had)).items
 
     def is_same(self, other: "Part | None") -> bool:
         """Whether another part has the same entries of the same order."""

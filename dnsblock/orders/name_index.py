@@ -29,7 +29,7 @@ class NameIndex:
                 continue
             number = self._known[order.sha256] = len(self._sha256)
             self._sha256.append(order.sha256)
-            names = [entry.name for entry in order.entries]
+            names = order.names
             if self._first.keys().isdisjoint(names):
                 self._first.update(dict.fromkeys(names, number))
                 continue

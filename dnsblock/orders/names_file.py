@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dnsblock.errors import Problem, Refused
 from dnsblock.names import NameRefused
-from dnsblock.orders.order import Entry
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.schema import Match
 from dnsblock.orders.spelling import read_name
 

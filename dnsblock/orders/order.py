@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from dnsblock import document
 from dnsblock.document import Document, Place
 from dnsblock.errors import Problem, Refused, capped, counted
 from dnsblock.names import NameRefused
 from dnsblock.orders.complete import cut_off, incomplete
+from dnsblock.orders.entry import Entry, OrderEntries, PlainEntries, entries_of
 from dnsblock.orders.schema import (
     Action,
     Conditions,
@@ -39,24 +40,6 @@ from dnsblock.principal import Principal
 
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_ENTRIES_FILE_BYTES = 256 << 20
-
-
-class Entry(NamedTuple):
-    """A name that an order blocks or exempts. A tuple, since there may be millions."""
-
-    name: str  # canonical
-    match: Match
-    note: str | None = None
-    answer: str | None = None  # an answer profile; None: that of the zone
-
-
-class PlainEntries(tuple[Entry, ...]):
-    """Entries that are all `subtree`, without note and answer profile.
-
-    Nearly all orders have only such ones. Knowing it saves several looks at a million entries at startup.
-    """
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +131,7 @@ class Order:
     notice: str | None = None  # of a block: the order_id of the notice that announced it
     statement: Statement | None = None
     keys: KeyChanges | None = None
-    entries: tuple[Entry, ...] = ()
+    entries: OrderEntries = ()
     entries_file: EntriesFile | None = None
     targets: tuple[Target, ...] = ()
     acks: tuple[str, ...] = ()
@@ -177,6 +160,12 @@ class Order:
             for index, entry in enumerate(self.entries)
             if entry.answer is not None and index not in refused
         )
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each entry."""
+        entries = self.entries
+        return entries.names if isinstance(entries, PlainEntries) else [entry.name for entry in entries]
 
     @property
     def enforceable(self) -> int:
@@ -273,7 +262,7 @@ def with_entries(order: Order, file: str, data: bytes) -> Order:
 
 def parse_entries(
     reference: EntriesFile, file: str, data: bytes
-) -> tuple[tuple[Entry, ...], tuple[RefusedEntry, ...]]:
+) -> tuple[OrderEntries, tuple[RefusedEntry, ...]]:
     """Parses an entries file: one name per line and nothing else, with the digest stated in the order.
 
     Raises `Refused` if it is not that file, or if it has no readable name.
@@ -297,8 +286,8 @@ def parse_entries(
 # ------- Entries and targets: parsed by hand, since there may be 100,000 of them -------
 
 
-def _names(file: str, lines: list[str]) -> tuple[tuple[Entry, ...], tuple[RefusedEntry, ...]]:
-    entries: list[Entry] = []
+def _names(file: str, lines: list[str]) -> tuple[OrderEntries, tuple[RefusedEntry, ...]]:
+    names: list[str] = []
     left_out: list[RefusedEntry] = []
     first: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -312,10 +301,10 @@ def _names(file: str, lines: list[str]) -> tuple[tuple[Entry, ...], tuple[Refuse
             reason = f"the same entry as on line {first[name]}"
             left_out.append(RefusedEntry(number, line, "DUPLICATE", reason, number - 1))
             continue
-        entries.append(Entry(name, "subtree"))
-    if not entries:
+        names.append(name)
+    if not names:
         raise Refused(capped([_problem_of(file, one) for one in left_out], 100))
-    return PlainEntries(entries), tuple(left_out)
+    return PlainEntries("\n".join(names)), tuple(left_out)
 
 
 def _problem_of(file: str, one: RefusedEntry) -> Problem:
@@ -327,7 +316,7 @@ def _entries(
     value: dict[str, Any],
     problems: list[Problem],
     left_out: list[RefusedEntry],
-) -> tuple[Entry, ...]:
+) -> OrderEntries:
     entries: list[Entry] = []
     first: dict[tuple[str, str], int] = {}
     items = value.get("entries")
@@ -345,7 +334,7 @@ def _entries(
             continue
         first[key] = line
         entries.append(entry)
-    return tuple(entries)
+    return entries_of(entries)
 
 
 def _entry(
@@ -483,7 +472,7 @@ def _wrong_times(header: Header) -> Iterator[tuple[str, str]]:
 def _left_with_nothing(
     read: Document,
     header: Header,
-    entries: tuple[Entry, ...],
+    entries: OrderEntries,
     targets: tuple[Target, ...],
     left_out: list[RefusedEntry],
 ) -> Iterator[Problem]:
@@ -501,7 +490,7 @@ _TIME_TO_COMPLY = {
 
 
 def _order(
-    file: str, header: Header, source: Source, *, entries: tuple[Entry, ...], targets: tuple[Target, ...]
+    file: str, header: Header, source: Source, *, entries: OrderEntries, targets: tuple[Target, ...]
 ) -> Order:
     effective_at = header.effective_at or header.issued_at
     deadline_at = header.deadline_at

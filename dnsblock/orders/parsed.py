@@ -7,18 +7,17 @@ digest that the ledger recorded when the order was accepted. An order that does 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import datetime
-from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel
 
 from dnsblock import __version__
-from dnsblock.orders.order import Entry, Order, PlainEntries, RefusedEntry, Target, TargetEntry
+from dnsblock.orders.entry import Entry, OrderEntries, PlainEntries
+from dnsblock.orders.order import Order, RefusedEntry, Target, TargetEntry
 from dnsblock.orders.schema import (
     Conditions,
     EarlierContact,
@@ -62,21 +61,20 @@ def _digest(names: str, special: str) -> str:
     return hashlib.sha256(f"{names}\0{special}".encode()).hexdigest()
 
 
-def _packed(entries: Iterable[Entry]) -> tuple[str, str]:
-    """The names, one per line, and as JSON what differs from `match: subtree` without note and answer."""
+def _packed(entries: OrderEntries) -> tuple[str, str]:
+    """The names, one per line, and as JSON what differs from a plain entry."""
+    if isinstance(entries, PlainEntries):
+        return entries.text, "{}"
     names = "\n".join(entry.name for entry in entries)
-    special = {
-        index: entry[1:] for index, entry in enumerate(entries) if entry[1:] != ("subtree", None, None)
-    }
+    special = {index: entry[1:] for index, entry in enumerate(entries) if not entry.is_plain}
     return names, json.dumps(special, ensure_ascii=False, separators=(",", ":"))
 
 
-def _unpacked(names: str, special: str) -> tuple[Entry, ...]:
-    # Without a call in Python for each of a million names.
-    plain = zip(names.split("\n"), repeat("subtree"), repeat(None), repeat(None), strict=False)
-    entries: list[Entry] = list(map(partial(tuple.__new__, Entry), plain)) if names else []
+def _unpacked(names: str, special: str) -> OrderEntries:
+    plain = PlainEntries(names)
     if special == "{}":
-        return PlainEntries(entries)
+        return plain
+    entries = list(plain)
     for index, (match, note, answer) in json.loads(special).items():
         entries[int(index)] = Entry(entries[int(index)].name, match, note, answer)
     return tuple(entries)

@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.known import Related
 from dnsblock.orders.life import Life
-from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.records import Record
 

@@ -105,14 +105,14 @@ class Entries:
     __hash__ = None  # type: ignore[assignment]
 
     def changed_since(self, former: "Entries") -> tuple[list[InForce], list[InForce]]:
-        """The entries in parts that differ: those of `former`, and those of these."""
+        """The entries that only `former` has, and those that only these have."""
         keys = self._counted.lineage.between(former._counted.lineage)
         if keys is None:
             keys = {*former.parts, *self.parts}
         pairs = [(former.parts.get(key), self.parts.get(key)) for key in keys]
         differing = [(before, now) for before, now in pairs if before is not now]
-        gone = [item for part, _ in differing if part is not None for item in part.items]
-        return gone, [item for _, part in differing if part is not None for item in part.items]
+        gone = [item for before, now in differing if before is not None for item in before.beside(now)]
+        return gone, [item for before, now in differing if now is not None for item in now.beside(before)]
 
     def named(self, names: Collection[str]) -> list[InForce]:
         """The entries with one of these names."""

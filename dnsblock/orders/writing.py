@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from dnsblock.orders.order import Entry, TargetEntry
+from dnsblock.orders.entry import Entry
+from dnsblock.orders.order import TargetEntry
 from dnsblock.orders.schema import Action
 
 MAX_IN_DOCUMENT = 1000  # names; more go to an entries file

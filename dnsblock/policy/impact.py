@@ -31,7 +31,8 @@ from dnsblock.lists.compile import Options
 from dnsblock.lists.guards import rejected
 from dnsblock.lists.report import Report
 from dnsblock.log import event
-from dnsblock.orders.order import Entry, Order, parse
+from dnsblock.orders.entry import Entry
+from dnsblock.orders.order import Order, parse
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.policy import ReadingProgress
 

@@ -10,8 +10,9 @@ from typing import Literal, TypedDict
 
 from dnsblock.config import Config, Zone
 from dnsblock.names import above
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.issuer import IssuerOrders
-from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.order import Order
 from dnsblock.orders.schema import Match
 from dnsblock.orders.state import Entries
 from dnsblock.policy.explain import CoveringEntry, Explanation, explain_all

@@ -6,9 +6,10 @@ from itertools import islice
 from typing import Any, TypedDict
 
 from dnsblock.config import Config
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.life import Life
-from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.order import Order
 from dnsblock.orders.state import OrderState, State
 from dnsblock.policy.verdicts import EntryFacts, entry_facts
 from dnsblock.times import utc

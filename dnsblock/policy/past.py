@@ -14,10 +14,10 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.history.history import History
 from dnsblock.lists.lists import Lists
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.known import about, known_about
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.life import Life
-from dnsblock.orders.order import Entry
 from dnsblock.orders.orders import Orders, fold
 from dnsblock.orders.spans import Span, scheduled_spans, spans_of
 from dnsblock.orders.state import derive

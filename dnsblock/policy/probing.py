@@ -7,8 +7,9 @@ from datetime import datetime
 from dnsblock._engine import Covering
 from dnsblock.config import Config, Zone
 from dnsblock.names import above
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.life import Life
-from dnsblock.orders.order import Entry, Order, TargetEntry
+from dnsblock.orders.order import Order, TargetEntry
 from dnsblock.orders.state import State
 from dnsblock.policy.snapshot import Policy
 from dnsblock.probe.checks import Check, Effect, Ordered, OrderedEntry, Plan, checks_of, choose

@@ -12,7 +12,8 @@ from dnsblock.errors import Refused
 from dnsblock.orders.authority import authority_of
 from dnsblock.orders.conflicts import Together
 from dnsblock.orders.context import Context
-from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.entry import Entry
+from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy.lifting import any_below

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -62,8 +62,7 @@ def _with_changes(former: OrderZone, in_force: Entries) -> tuple[PolicyZone, int
     if abs(len(in_force) - len(former.in_force)) > most:
         return None
     gone, come = in_force.changed_since(former.in_force)
-    before, after = _names(gone), _names(come)
-    changed = {before.get(key) or after[key] for key in before.keys() ^ after.keys()}
+    changed = {item.entry.name for item in (*gone, *come)}
     if not changed:
         return former.compiled, former.given
     if len(changed) > most:
@@ -76,11 +75,6 @@ def _with_changes(former: OrderZone, in_force: Entries) -> tuple[PolicyZone, int
     new = rules.since(former.given)
     compiled = former.compiled.with_changes(new, "".join(lines).encode())
     return None if compiled is None else (compiled, former.given + len(new))
-
-
-def _names(in_force: Iterable[InForce]) -> dict[tuple[int, str, str, datetime], str]:
-    """The names of entries. An order's entries are the same objects as long as its ledger is loaded."""
-    return {(id(one.entry), one.kind, one.order_id, one.effective_at): one.entry.name for one in in_force}
 
 
 class _Rules:
@@ -115,7 +109,7 @@ class _Rules:
         if len(matches) == len(rules) == 1:  # the usual case, faster
             (match,), (rule,) = matches, rules.values()
             begin = f"{match} {rule} "
-            return begin + f"\n{begin}".join([entry.name for entry in part.entries]) + "\n"
+            return begin + part.names.replace("\n", f"\n{begin}") + "\n"
         return "".join(f"{entry.match} {rules[entry.answer]} {entry.name}\n" for entry in part.entries)
 
     def line(self, item: InForce) -> str:

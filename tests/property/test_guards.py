@@ -8,8 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
 
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.guards import GuardContext, is_covered, judge, released_by_acks
-from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.order import Order
 from dnsblock.orders.popular import NameSet, shipped
 from dnsblock.suffixes import icann_suffixes, private_suffix, private_suffixes, public_suffix
 

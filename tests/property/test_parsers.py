@@ -14,8 +14,9 @@ from dnsblock import document
 from dnsblock.config_file import load
 from dnsblock.errors import Problem, Refused
 from dnsblock.names import NameRefused, address, canonical
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.ledger import Ledger
-from dnsblock.orders.order import Entry, Order, Target, TargetEntry, parse, parse_entries
+from dnsblock.orders.order import Order, Target, TargetEntry, parse, parse_entries
 from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.schema import EntriesFile
 from dnsblock.orders.state import derive

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from dnsblock._engine import PlacedZone, PolicyZone, Snapshot
 from dnsblock.config import Config
 from dnsblock.config_file import load
-from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.entry import Entry
+from dnsblock.orders.order import Order
 from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.state import derive
 from dnsblock.policy.zones import OrderZone, compile_orders

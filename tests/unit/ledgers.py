@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.facts import Activated, Annulment, Approval, Expired, Judged, Lifted, Verified
-from dnsblock.orders.order import BLOCKS, ENDS, LIFTS, Entry, Order, Target, TargetEntry
+from dnsblock.orders.order import BLOCKS, ENDS, LIFTS, Order, Target, TargetEntry
 from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Fact, Record
 from dnsblock.orders.schema import Action, Match, Statement

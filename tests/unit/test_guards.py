@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from dnsblock.config import BulkGuard, Config
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.guards import GuardContext, judge, protected_names, released_by_acks
-from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.order import Order
 from dnsblock.orders.popular import NameSet, shipped
 from dnsblock.orders.verdict import EntryVerdict
 from dnsblock.suffixes import icann_suffixes

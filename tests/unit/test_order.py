@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dnsblock.errors import Refused
-from dnsblock.orders.order import Entry, Order, RefusedEntry, Target, TargetEntry, load_entries_file, parse
+from dnsblock.orders.entry import Entry
+from dnsblock.orders.order import Order, RefusedEntry, Target, TargetEntry, load_entries_file, parse
 
 from .helpers import block, document, exempt, sha256, unblock, with_lines
 

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dnsblock.orders.order import Entry, Order, Target, TargetEntry
+from dnsblock.orders.entry import Entry
+from dnsblock.orders.order import Order, Target, TargetEntry
 from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.state import OrderState, State, derive
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from dnsblock import durable
 from dnsblock.errors import Refused
+from dnsblock.orders.entry import Entry
 from dnsblock.orders.form import file_name, filled, local_time, missing
 from dnsblock.orders.names_file import read_lines, read_names
-from dnsblock.orders.order import Entry, parse, with_entries
+from dnsblock.orders.order import parse, with_entries
 from dnsblock.orders.writing import NewOrder, written
 
 WIB = ZoneInfo("Asia/Jakarta")
