@@ -49,6 +49,7 @@ __all__ = [
     "compile_list",
     "keep_capabilities",
     "keep_net_bind_service",
+    "sealed_lines",
 ]
 
 _Address = IPv4Address | IPv6Address
@@ -73,6 +74,13 @@ def canonical_name(text: str) -> str:
     """Parses a domain name into lower-case A-labels without a trailing dot.
 
     Lists use the same parser. Raises `NotAName`, and `UnicodeEncodeError` for a lone surrogate.
+    """
+
+def sealed_lines(data: bytes) -> list[tuple[int, str, bytes, bool]]:
+    """Hashes the lines that end in `data`, without holding the interpreter.
+
+    Of each line: the position of its line end, its SHA-256 in hexadecimal, its hash as a leaf of a Merkle
+    tree (RFC 6962, section 2.1), and whether the digest at its end is that of its content.
     """
 
 class NotCompiled(RuntimeError):  # noqa: N818

@@ -47,9 +47,9 @@ class Principal:
     @classmethod
     def from_json(cls, value: Any) -> "Principal":
         """Parses the fields of a record. Raises `ValueError`."""
+        if value == _DAEMON_AS_JSON:
+            return DAEMON
         match value:
-            case {"kind": "daemon", "uid": None, "user": None, **rest} if not rest:
-                return DAEMON
             case {"kind": "local", "uid": int(uid), "user": str() | None as user, **rest} if not rest:
                 return cls("local", uid, user)
             case {"kind": "issuer", "client": str(client), **rest} if not rest:
@@ -58,6 +58,7 @@ class Principal:
 
 
 DAEMON = Principal("daemon")
+_DAEMON_AS_JSON = DAEMON.as_json()
 
 
 def peer_uid(sock: socket.socket) -> int:

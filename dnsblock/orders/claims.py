@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from threading import Thread
 
-from dnsblock.orders.ledger import Content
+from dnsblock.orders.reading import Content
 from dnsblock.orders.records import AcceptedRestore, LostCheckpoint, Position, Record
 from dnsblock.orders.transparency.folder import CheckpointFolder, Contradiction
 from dnsblock.signatures.notes import Checkpoint

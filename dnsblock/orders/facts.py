@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
@@ -92,10 +92,7 @@ class Judged:
             (_text(order_id), tuple(_text(one) for one in entries))
             for order_id, entries in value["unknown_entries"]
         )
-        judgement = Judgement(
-            signers, is_proposed=value["proposed"] is True, ignored=ignored, unknown=unknown
-        )
-        judgement = judgement.with_verdicts(verdicts)
+        judgement = _judgement(signers, value["proposed"] is True, ignored, unknown).with_verdicts(verdicts)
         acks = tuple(str(one) for one in value["acks"])
         digests = (value["entries_sha256"], value["parsed_sha256"])
         names = (_text(value["issuer"]), _text(value["order_id"]), _text(value["sha256"]))
@@ -103,6 +100,17 @@ class Judged:
         ranges = [_range(first, last) for first, last in value["unreadable"]]
         unreadable = tuple((one.start, one.stop - 1) for one in ranges)
         return cls(*names, judgement, acks, entries, whole, unreadable)
+
+
+@lru_cache(maxsize=1000)
+def _judgement(
+    signers: tuple[Signed, ...],
+    is_proposed: bool,
+    ignored: tuple[str, ...],
+    unknown: tuple[tuple[str, tuple[str, ...]], ...],
+) -> Judgement:
+    """A judgement without verdicts. Most orders of an issuer have the same one."""
+    return Judgement(signers, is_proposed=is_proposed, ignored=ignored, unknown=unknown)
 
 
 def _refused_targets(judgement: Judgement) -> Iterator[RefusedEntry]:
@@ -385,6 +393,8 @@ def plain_from_json(kind: str, value: dict[str, Any]) -> PlainFact:
 
 def _typed(value: Any, hint: Any) -> Any:
     """A value with the type of its field."""
+    if type(value) is hint:
+        return value
     for kind, inner in _kinds(hint):
         if inner is not None and isinstance(value, list):
             return tuple(_typed(one, inner) for one in value)

@@ -7,29 +7,24 @@ can see that nothing was removed or inserted. Only the daemon writes; `check` ma
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
-from dnsblock import document, durable
+from dnsblock import durable
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
-from dnsblock.orders.facts import Judged, without
-from dnsblock.orders.order import MAX_DOCUMENT_BYTES, MAX_ENTRIES_FILE_BYTES, Order, parse_entries
+from dnsblock.orders.order import Order
 from dnsblock.orders.orders import fold
-from dnsblock.orders.parsed import ParsedOrders, entries_sha256, parsed_sha256
+from dnsblock.orders.parsed import ParsedOrders
+from dnsblock.orders.reading import ENTRIES, Content, lines_of, read
 from dnsblock.orders.records import (
-    VERSION,
     Fact,
-    NewerRecord,
-    NotARecord,
     Position,
     Record,
-    decode,
     encode,
-    end_of_record,
 )
 from dnsblock.orders.transparency.merkle import Tree
 from dnsblock.orders.verdict import ACCEPTED
@@ -37,8 +32,6 @@ from dnsblock.principal import Principal
 
 FILE = "ledger.jsonl"
 LOCK = "ledger.lock"
-ENTRIES = "entries"  # folder of the entries files, named by their SHA-256
-MAX_LINE_BYTES = 8 * MAX_DOCUMENT_BYTES  # JSON escapes a byte to six at most
 _WRITING = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -49,7 +42,7 @@ class Ledger:
     `damage`: why reading stopped before the end of the file. Such a ledger is read-only.
     """
 
-    def __init__(self, folder: Path, read: "Content", *, file: int | None, lock: int | None) -> None:
+    def __init__(self, folder: Path, read: Content, *, file: int | None, lock: int | None) -> None:
         self.records = read.records
         self.orders = fold(read.records)
         self.notes = read.notes
@@ -141,7 +134,7 @@ class Ledger:
         return self._file is None
 
     @property
-    def content(self) -> "Content":
+    def content(self) -> Content:
         """The content that was read, with what was appended since."""
         return self._content
 
@@ -159,13 +152,11 @@ class Ledger:
 
     def has_written(self) -> bool:
         """Whether the file contains the lines that this process has read or written. It reads all of them."""
-        hashes = tuple(self.hashes)
+        hashes = list(self.hashes)
         try:
-            lines = islice(_lines(self.path), len(hashes))
-            found = [hashlib.sha256(line.removesuffix(b"\n")).hexdigest() for line in lines]
+            return [line.hash for line in islice(lines_of(self.path), len(hashes))] == hashes
         except OSError:
             return False
-        return found == list(hashes)
 
     def distrust(self) -> None:
         """Makes `is_untouched` false."""
@@ -284,204 +275,6 @@ class Ledger:
 def _identity(found: os.stat_result) -> tuple[int, ...]:
     """Facts that change when a file is written, truncated or replaced."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-# ------- Reading -------
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The content of a file of records."""
-
-    records: list[Record]
-    hashes: list[str]  # the sha256 of each line
-    tree: Tree  # its leaves are the lines
-    notes: tuple[str, ...]
-    size: int  # bytes of complete records
-    lacks_end: bool  # the last record lacks only its line end
-    damage: Problem | None
-
-    @property
-    def last(self) -> str | None:
-        """The sha256 of the last record's line."""
-        return self.hashes[-1] if self.hashes else None
-
-    def extends(self, position: Position) -> bool:
-        """Whether the file still contains everything up to a position."""
-        n = position.records
-        return n <= len(self.hashes) and (n == 0 or self.hashes[n - 1] == position.last)
-
-    def until(self, records: int) -> "Content":
-        """Only the first `records` records."""
-        hashes, tree = self.hashes[:records], self.tree.until(records)
-        return replace(self, records=self.records[:records], hashes=hashes, tree=tree, notes=())
-
-
-def read(path: Path, parsed: ParsedOrders | None = None) -> Content:
-    """Reads a file of records up to its end or the first damage. `parsed`: orders that were parsed before.
-
-    Raises `OSError`, and `Refused` for a record of a newer dnsblock: what it orders is unknown.
-    """
-    records: list[Record] = []
-    hashes: list[str] = []
-    tree = Tree()
-    notes: list[str] = []
-    size = 0
-    lacks_end = False
-    damage: Problem | None = None
-    orders = _Orders(path.parent / ENTRIES, parsed)
-    for number, line in enumerate(_lines(path), start=1):
-        record = line.removesuffix(b"\n")
-        lacks_end = record == line
-        if lacks_end:
-            end = end_of_record(line)
-            if end is None:
-                notes.append(f"{path}:{number}: removed an incomplete last record")
-                lacks_end = False
-                break
-            if end_of_record(line[end:]) is not None:
-                damage = _damage(path, number, "two records are on one line")
-                break
-            record = line[:end]
-            notes.append(f"{path}:{number}: the last record lacked its line end")
-        try:
-            orders.add(_Line(record, number, hashes[-1] if hashes else None), records)
-        except NewerRecord as err:
-            raise Refused([_newer(path, number, err)]) from err
-        except NotARecord as err:
-            damage = _damage(path, number, str(err))
-            break
-        except Refused as err:
-            damage = err.problems[0]
-            break
-        hashes.append(hashlib.sha256(record).hexdigest())
-        tree.append(record)
-        size += len(record) + 1
-    return Content(records, hashes, tree, tuple(notes), size, lacks_end, damage)
-
-
-class _Orders:
-    """The orders in the records that are read, each as it was parsed when it was accepted."""
-
-    def __init__(self, folder: Path, parsed: ParsedOrders | None) -> None:
-        self._folder, self._parsed = folder, parsed
-        self._entries: dict[str, str] = {}  # the digest of the entries, by document
-        self._whole: dict[str, Order] = {}  # by document
-        # Taken from `parsed`, until a record says what they must be: the digest, and the place of the order.
-        self._unproven: dict[str, str] = {}
-        self._lines: dict[str, _Line] = {}
-        self._parsed_now: set[str] = set()
-
-    def find(self, sha256: str, file: str) -> Order | None:
-        """An order that was parsed before."""
-        found = None if self._parsed is None else self._parsed.find(sha256, file)
-        if found is None:
-            return None
-        order, self._entries[sha256], self._unproven[sha256] = found
-        return order
-
-    def add(self, line: "_Line", records: list[Record]) -> None:
-        """Adds the record in a line. Raises `NotARecord`, `NewerRecord` and `Refused`."""
-        record = decode(*line, self.find)
-        fact = record.fact
-        if isinstance(fact, Order):
-            record = self._with_whole(record, fact, line)
-        elif isinstance(fact, Judged):
-            self._prove(fact, records)
-        records.append(record)
-
-    def _with_whole(self, record: Record, order: Order, line: "_Line") -> Record:
-        if order.sha256 in self._unproven:
-            self._lines[order.sha256] = line
-            if order.entries_file is not None:
-                _check_entries_file(self._folder, order.entries_file.sha256)
-        elif order.sha256 in self._whole:  # received again, after a crash
-            order = self._whole[order.sha256]
-        else:
-            order = _with_entries(self._folder, order)
-            self._entries[order.sha256] = entries_sha256(order)
-            self._parsed_now.add(order.sha256)
-        self._whole[order.sha256] = order
-        return record if order is record.fact else replace(record, fact=order)
-
-    def _prove(self, judged: Judged, records: list[Record]) -> None:
-        """Compares an order with what the record says about it. Raises `NotARecord` and `Refused`."""
-        sha256 = judged.sha256
-        digest, line = self._unproven.pop(sha256, None), self._lines.pop(sha256, None)
-        if line is not None and digest != judged.parsed_sha256:
-            # Somebody has changed the file of parsed orders, or this version parses otherwise.
-            del self._whole[sha256]
-            again = decode(*line)
-            if isinstance(again.fact, Order):
-                records[again.n - 1] = self._with_whole(again, again.fact, line)
-        if judged.entries_sha256 not in (None, self._entries.get(sha256)):
-            self._read_as_then(judged, records)
-        if self._parsed is not None and sha256 in self._parsed_now:
-            self._parsed_now.remove(sha256)
-            # Not if this version parses it otherwise: it would never be taken.
-            if parsed_sha256(self._whole[sha256]) == judged.parsed_sha256:
-                self._parsed.put(self._whole[sha256])
-
-    def _read_as_then(self, judged: Judged, records: list[Record]) -> None:
-        """Leaves out what can be read only now. Raises `NotARecord`."""
-        order = self._whole.get(judged.sha256)
-        order = None if order is None else without(order, judged.unreadable)
-        if order is None or entries_sha256(order) != judged.entries_sha256:
-            raise NotARecord("the order has other entries than those that were accepted")
-        self._whole[order.sha256], self._entries[order.sha256] = order, judged.entries_sha256 or ""
-        for place, record in enumerate(records):
-            if isinstance(record.fact, Order) and record.fact.sha256 == order.sha256:
-                records[place] = replace(record, fact=order)
-
-
-class _Line(NamedTuple):
-    """A record that is read: its line, its number, and the SHA-256 of the previous line."""
-
-    line: bytes
-    n: int
-    prev_record: str | None
-
-
-def _newer(path: Path, line: int, err: NewerRecord) -> Problem:
-    reason = (
-        f"a newer dnsblock wrote this record (version {err}; this one reads version {VERSION}): install the "
-        "newer one again, or restore a backup of the state folder from before the upgrade"
-    )
-    return Problem(str(path), line, "", reason)
-
-
-def _damage(path: Path, line: int, why: str) -> Problem:
-    advice = "the ledger is corrupt; restore it from a backup, since it is the evidence of all orders"
-    return Problem(str(path), line, "", f"{why}: {advice}")
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a ledger, of bounded length: of a longer line, only the beginning is read."""
-    try:
-        with path.open("rb") as file:
-            while line := file.readline(MAX_LINE_BYTES):
-                yield line
-                if not line.endswith(b"\n"):
-                    return
-    except FileNotFoundError:
-        return  # a ledger without records yet
-
-
-def _check_entries_file(folder: Path, sha256: str) -> None:
-    """Raises `Refused` if a stored entries file is missing or was changed."""
-    stored = folder / f"{sha256}.txt"
-    content = document.read_bytes(stored, max_bytes=MAX_ENTRIES_FILE_BYTES)
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise Refused([Problem(str(stored), None, "", "was changed: restore a backup of the state folder")])
-
-
-def _with_entries(folder: Path, fact: Order) -> Order:
-    if fact.entries_file is None:
-        return fact
-    stored = folder / f"{fact.entries_file.sha256}.txt"
-    content = document.read_bytes(stored, max_bytes=MAX_ENTRIES_FILE_BYTES)
-    entries, refused = parse_entries(fact.entries_file, str(stored), content)
-    return replace(fact, entries=entries, refused=(*fact.refused, *refused))
 
 
 # ------- Writing -------

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.claims import Claim
-from dnsblock.orders.ledger import Content, Ledger, read
+from dnsblock.orders.ledger import Ledger
+from dnsblock.orders.reading import Content, read
 from dnsblock.orders.records import LostCheckpoint, Position, Record
 
 

@@ -7,13 +7,14 @@ digest that the ledger recorded when the order was accepted. An order that does 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from dnsblock import __version__
 from dnsblock.orders.entry import Entry, OrderEntries, PlainEntries
@@ -46,8 +47,14 @@ _MODELS: dict[str, type[BaseModel]] = {
     "keys": KeyChanges,
     "entries_file": EntriesFile,
 }
-_TIMES = {"issued_at", "effective_at", "expires_at", "deadline_at", "review_at"}
-_TUPLES = {"legal_basis", "acks", "twins"}
+# How a field is read that is not stored as it is.
+_READERS: dict[str, Callable[[Any], Any]] = {
+    **{key: model.model_validate for key, model in _MODELS.items()},
+    **dict.fromkeys(
+        ("issued_at", "effective_at", "expires_at", "deadline_at", "review_at"), datetime.fromisoformat
+    ),
+    **dict.fromkeys(("legal_basis", "acks", "twins"), tuple),
+}
 _OTHERS = {"entries", "targets", "refused", "notices"}
 
 
@@ -111,7 +118,7 @@ class ParsedOrders:
         if not content or line[:64] != digest.encode():
             return None
         try:
-            order, entries = _order(json.loads(content), sha256, file)
+            order, entries = _order(from_json(content), sha256, file)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return None
         return order, entries, digest
@@ -185,12 +192,9 @@ def _order(found: dict[str, Any], sha256: str, file: str) -> tuple[Order, str]:
     )
     refused = tuple(RefusedEntry(*one) for one in found.pop("refused"))
     notices = tuple(EarlierContact.model_validate(one) for one in found.pop("notices"))
-    for key in found.keys() & _TIMES:
-        found[key] = datetime.fromisoformat(found[key])
-    for key in found.keys() & _MODELS.keys():
-        found[key] = _MODELS[key].model_validate(found[key])
-    for key in found.keys() & _TUPLES:
-        found[key] = tuple(found[key])
+    for key, value in found.items():
+        if key in _READERS:
+            found[key] = _READERS[key](value)
     if found.pop("sha256") != sha256:
         raise ValueError("another order")
     entries = _unpacked(names, special)

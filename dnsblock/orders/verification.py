@@ -12,8 +12,9 @@ from typing import Any
 from dnsblock.errors import Problem, counted
 from dnsblock.orders import ledger_copy
 from dnsblock.orders.claims import Accepted, Claim
-from dnsblock.orders.ledger import FILE, Content, read
+from dnsblock.orders.ledger import FILE
 from dnsblock.orders.order import Order
+from dnsblock.orders.reading import Content, read
 from dnsblock.orders.records import Record
 from dnsblock.orders.transparency.folder import NAME, CheckpointFolder, Found, extends
 from dnsblock.orders.transparency.instance import identifier

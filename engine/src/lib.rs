@@ -19,6 +19,7 @@
 //!   [`targets`] judges them by policy, and [`relay`] rewrites it for the client.
 //! * [`engine`]: the interface to the control plane. [`shared`], [`counters`] and [`events`] are
 //!   shared with the worker threads.
+//! * [`sealed`]: the hashes of the ledger's lines; the packet path does not use it.
 //! * [`sys`]: system calls; the only file with `unsafe`.
 //! * `python`: the Python bindings, with the feature of that name.
 //!
@@ -47,6 +48,7 @@ mod python;
 pub mod relay;
 pub mod response;
 pub mod rules;
+pub mod sealed;
 pub mod shared;
 pub mod suffixes;
 pub mod sys;

@@ -4,6 +4,7 @@
 //! Everything that compiles, binds, joins or locks runs detached from the interpreter. Worker
 //! threads never attach to it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use pyo3::create_exception;
@@ -12,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::list;
 use crate::name::Name;
+use crate::sealed;
 
 mod counts;
 mod lists;
@@ -50,7 +52,7 @@ mod _engine {
     use super::counts::{Counts, UpstreamCounts};
 
     #[pymodule_export]
-    use super::{ListRefused, NotAName, canonical_name};
+    use super::{ListRefused, NotAName, canonical_name, sealed_lines};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name in Python")]
@@ -87,4 +89,13 @@ fn hex(bytes: &[u8; 32]) -> String {
 fn canonical_name(text: &str) -> PyResult<String> {
     let name = list::canonical(text).map_err(|reason| NotAName::new_err(reason.to_string()))?;
     Ok(name.to_string())
+}
+
+/// The end, the hash in hexadecimal, the leaf hash, and whether the digest is right, of each line.
+#[pyfunction]
+fn sealed_lines(py: Python<'_>, data: &[u8]) -> Vec<(usize, String, Cow<'static, [u8]>, bool)> {
+    let found = py.detach(|| sealed::lines(data));
+    let as_tuple =
+        |line: sealed::Line| (line.end, hex(&line.hash), line.leaf.to_vec().into(), line.is_sealed);
+    found.into_iter().map(as_tuple).collect()
 }

@@ -39,6 +39,18 @@ class Tree:
         for leaf in leaves:
             self.append(leaf)
 
+    @classmethod
+    def of_hashes(cls, leaves: bytearray) -> "Tree":
+        """A tree of leaves whose hashes are given, one after the other. Faster than adding each."""
+        tree = cls()
+        tree.size, tree._levels = len(leaves) // HASH_BYTES, [leaves]
+        pair = 2 * HASH_BYTES
+        while len(below := tree._levels[-1]) >= pair:
+            whole = len(below) // pair * pair
+            nodes = [hashlib.sha256(b"\1" + below[at : at + pair]).digest() for at in range(0, whole, pair)]
+            tree._levels.append(bytearray().join(nodes))
+        return tree
+
     def append(self, leaf: bytes) -> None:
         """Adds the data of a leaf."""
         self.append_hash(leaf_hash(leaf))
