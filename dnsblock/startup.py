@@ -5,6 +5,7 @@ Startup is strict: an error stops it, unless a previous good version or the ledg
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -20,7 +21,7 @@ from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.references import read_references
 from dnsblock.policy.engine_settings import engine_rules, read_secrets
 from dnsblock.policy.recorder import Recorder
-from dnsblock.policy.snapshot import NO_REFERENCES, Draft, Policy, read
+from dnsblock.policy.snapshot import NO_REFERENCES, Draft, Policy, compile_orders_at, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,13 @@ class Startup:
     def prepare(cls, config: Config, recorder: Recorder, store: Store, at: datetime) -> "Startup":
         """Reads and compiles. Raises `Refused`."""
         access = None if config.api is None else read_access(config.api)
-        draft = _read(config, recorder, store).with_access(access)
+        # The engine compiles the orders of the ledger while the inbox and the lists are read.
+        with ThreadPoolExecutor(1) as thread:
+            reading = thread.submit(_read, config, recorder, store)
+            known = compile_orders_at(config, recorder.ledger.orders, recorder.now())
+            draft = reading.result().with_access(access)
         inbox = _inbox(draft, has_ledger=bool(recorder.ledger.records))
-        return cls(recorder, store, draft, recorder.compile(draft), at, inbox)
+        return cls(recorder, store, draft, recorder.compile(draft, known=known), at, inbox)
 
     def record(self) -> "Startup":
         """Records it. Lists that cannot be recorded stay at their previous versions."""

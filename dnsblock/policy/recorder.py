@@ -28,7 +28,7 @@ from dnsblock.orders.records import Fact
 from dnsblock.orders.state import State, derive
 from dnsblock.orders.verification import summary
 from dnsblock.policy.serials import Serials
-from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_notes, unsigned_notes
+from dnsblock.policy.snapshot import NO_LISTS, Draft, OrdersAt, Policy, build, standing_notes, unsigned_notes
 from dnsblock.policy.zones import ListZone
 from dnsblock.principal import DAEMON, Principal
 from dnsblock.signatures.notes import SignedCheckpoint
@@ -191,17 +191,19 @@ class Recorder:
         *,
         keeps_list_zones: bool = False,
         former: Policy | None = None,
+        known: OrdersAt | None = None,
         at: datetime | None = None,
     ) -> Policy:
         """Compiles the policy of a draft for a time, by default now. Raises `Refused` without a free serial.
 
-        `former`, `list_zones`: zones that need not be compiled again, or only in part.
+        `former`, `known`, `list_zones`: zones that need not be compiled again, or only in part.
         """
         when = self.now() if at is None else at
         orders = draft.orders(self.ledger.orders, when)
         return build(
             *(draft.config, draft.lists, orders, when, self._serials),
             former=former,
+            known=known,
             list_zones=list_zones,
             keeps_list_zones=keeps_list_zones,
         )

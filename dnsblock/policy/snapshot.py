@@ -194,6 +194,31 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class OrdersAt:
+    """The state of all orders at a time, and their compiled zones by name."""
+
+    state: State
+    zones: Mapping[str, OrderZone]
+
+
+def compile_orders_at(
+    config: Config, orders: Orders, now: datetime, former: OrdersAt | None = None
+) -> OrdersAt:
+    """Derives the state of the orders at a time, and compiles their zones.
+
+    `former`: any other one. What is the same is taken from it, so the result does not depend on it.
+    """
+    state = derive(orders, now, None if former is None else former.state)
+    before = {} if former is None else former.zones
+    zones = {
+        zone.name: compile_orders(zone, config, state.entries_of(zone.issuer), before.get(zone.name))
+        for zone in config.zones
+        if zone.issuer is not None
+    }
+    return OrdersAt(state, zones)
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """A compiled zone, and its options in a snapshot."""
 
@@ -216,17 +241,20 @@ def build(
     serials: Serials,
     *,
     former: Policy | None = None,
+    known: OrdersAt | None = None,
     list_zones: Mapping[str, ListZone] = NO_LISTS,
     keeps_list_zones: bool = False,
 ) -> Policy:
     """Compiles the snapshot for `now`. It gets a higher serial if its content differs from the last one.
 
     `former`: any other policy. Its zones are used where they are the same, so the result does not depend
-    on it. `list_zones`: the same for the zones of lists.
+    on it. `list_zones` and `known`: the same for the zones of lists, and for those of orders.
     """
-    state = derive(orders, now, None if former is None else former.state)
+    if known is None and former is not None:
+        known = OrdersAt(former.state, former.orders)
     lists_now = compile_lists(config, lists, list_zones, keeps_former=keeps_list_zones)
-    order_zones: dict[str, OrderZone] = {}
+    orders_now = compile_orders_at(config, orders, now, known)
+    state, order_zones = orders_now.state, orders_now.zones
     plan: list[Placement] = []
     for zone in config.zones:
         due: int | None = None
@@ -235,9 +263,7 @@ def build(
         else:
             change = state.next_change_of(zone.issuer)
             due = None if change is None else int(change.timestamp())
-            before = None if former is None else former.orders.get(zone.name)
-            order_zone = compile_orders(zone, config, state.entries_of(zone.issuer), before)
-            order_zones[zone.name], compiled = order_zone, order_zone.compiled
+            compiled = order_zones[zone.name].compiled
         plan.append(placement(zone, compiled, due))
     nat64 = nat64_prefixes(config)
     facts = (state, now, nat64, lists_now, order_zones, tuple(plan))
@@ -260,19 +286,14 @@ def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> P
 
     For questions such as what an order would change. Zones of orders are compiled where they differ.
     """
-    state = derive(orders, at, policy.state)
-    order_zones: dict[str, OrderZone] = {}
+    now = compile_orders_at(config, orders, at, OrdersAt(policy.state, policy.orders))
     placed: list[PlacedZone] = []
     for zone in config.zones:
-        if zone.issuer is None:
-            compiled = policy.lists[zone.name].compiled
-        else:
-            before = policy.orders.get(zone.name)
-            made = compile_orders(zone, config, state.entries_of(zone.issuer), before)
-            order_zones[zone.name], compiled = made, made.compiled
-        placed.append(placement(zone, compiled, None).place())
+        own = policy.lists if zone.issuer is None else now.zones
+        placed.append(placement(zone, own[zone.name].compiled, None).place())
     snapshot = Snapshot(placed, policy.snapshot.serial, policy.nat64)
-    return replace(policy, snapshot=snapshot, placed=tuple(placed), state=state, at=at, orders=order_zones)
+    own_zones = (snapshot, tuple(placed), now.state, at)
+    return Policy(*own_zones, nat64=policy.nat64, lists=policy.lists, orders=now.zones, plan=policy.plan)
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:
