@@ -1,6 +1,6 @@
 """Parsed orders in a file of the state folder, so that a startup need not parse a million entries again.
 
-It can always be made again from the ledger, and is never trusted more. Each order's entries must have the
+It can always be made again from the ledger, and is never trusted more. Each order must have the
 digest that the ledger recorded when the order was accepted. An order that does not fit is parsed again.
 """
 
@@ -61,10 +61,6 @@ _OTHERS = {"entries", "targets", "refused", "notices"}
 def entries_sha256(order: Order) -> str:
     """The digest of an order's entries, which the ledger records when it is accepted."""
     names, special = _packed(order.entries)
-    return _digest(names, special)
-
-
-def _digest(names: str, special: str) -> str:
     return hashlib.sha256(f"{names}\0{special}".encode()).hexdigest()
 
 
@@ -107,10 +103,10 @@ class ParsedOrders:
         except OSError:
             return cls(path, {})
 
-    def find(self, sha256: str, file: str) -> tuple[Order, str, str] | None:
-        """A parsed order, with the digests of its entries and of all its fields.
+    def find(self, sha256: str, file: str) -> tuple[Order, str] | None:
+        """A parsed order, with the digest of all its fields.
 
-        `file`: its name in problems. The caller compares the digests with those in the ledger.
+        `file`: its name in problems. The caller compares the digest with the one in the ledger.
         """
         line = self._lines.get(sha256, b"").rstrip(b"\n")
         content = line[65:]
@@ -118,10 +114,9 @@ class ParsedOrders:
         if not content or line[:64] != digest.encode():
             return None
         try:
-            order, entries = _order(from_json(content), sha256, file)
+            return _order(from_json(content), sha256, file), digest
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return None
-        return order, entries, digest
 
     def put(self, order: Order) -> None:
         """Adds an order that was parsed."""
@@ -184,8 +179,8 @@ def _as_json(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def _order(found: dict[str, Any], sha256: str, file: str) -> tuple[Order, str]:
-    names, special = found.pop("names"), found.pop("special")
+def _order(found: dict[str, Any], sha256: str, file: str) -> Order:
+    entries = _unpacked(found.pop("names"), found.pop("special"))
     targets = tuple(
         Target(order_id, None if own is None else tuple(TargetEntry(name, match) for name, match in own))
         for order_id, own in found.pop("targets")
@@ -197,8 +192,6 @@ def _order(found: dict[str, Any], sha256: str, file: str) -> tuple[Order, str]:
             found[key] = _READERS[key](value)
     if found.pop("sha256") != sha256:
         raise ValueError("another order")
-    entries = _unpacked(names, special)
-    order = Order(
+    return Order(
         file=file, sha256=sha256, entries=entries, targets=targets, refused=refused, notices=notices, **found
     )
-    return order, _digest(names, special)

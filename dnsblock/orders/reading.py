@@ -157,7 +157,6 @@ class _Orders:
 
     def __init__(self, folder: Path, parsed: ParsedOrders | None) -> None:
         self._folder, self._parsed = folder, parsed
-        self._entries: dict[str, str] = {}  # the digest of the entries, by document
         self._whole: dict[str, Order] = {}  # by document
         # Taken from `parsed`, until a record says what they must be: the digest, and the place of the order.
         self._unproven: dict[str, str] = {}
@@ -169,7 +168,7 @@ class _Orders:
         found = None if self._parsed is None else self._parsed.find(sha256, file)
         if found is None:
             return None
-        order, self._entries[sha256], self._unproven[sha256] = found
+        order, self._unproven[sha256] = found
         return order
 
     def add(self, place: "_Place", records: list[Record]) -> None:
@@ -191,7 +190,6 @@ class _Orders:
             order = self._whole[order.sha256]
         else:
             order = _with_entries(self._folder, order)
-            self._entries[order.sha256] = entries_sha256(order)
             self._parsed_now.add(order.sha256)
         self._whole[order.sha256] = order
         return record if order is record.fact else replace(record, fact=order)
@@ -200,13 +198,17 @@ class _Orders:
         """Compares an order with what the record says about it. Raises `NotARecord` and `Refused`."""
         sha256 = judged.sha256
         digest, place = self._unproven.pop(sha256, None), self._places.pop(sha256, None)
-        if place is not None and digest != judged.parsed_sha256:
+        if place is not None and digest == judged.parsed_sha256:
+            return
+        if place is not None:
             # Somebody has changed the file of parsed orders, or this version parses otherwise.
             del self._whole[sha256]
             again = place.record()
             if isinstance(again.fact, Order):
                 records[again.n - 1] = self._with_whole(again, again.fact, place)
-        if judged.entries_sha256 not in (None, self._entries.get(sha256)):
+        if judged.entries_sha256 is not None and (
+            sha256 not in self._whole or entries_sha256(self._whole[sha256]) != judged.entries_sha256
+        ):
             self._read_as_then(judged, records)
         if self._parsed is not None and sha256 in self._parsed_now:
             self._parsed_now.remove(sha256)
@@ -220,7 +222,7 @@ class _Orders:
         order = None if order is None else without(order, judged.unreadable)
         if order is None or entries_sha256(order) != judged.entries_sha256:
             raise NotARecord("the order has other entries than those that were accepted")
-        self._whole[order.sha256], self._entries[order.sha256] = order, judged.entries_sha256 or ""
+        self._whole[order.sha256] = order
         for index, record in enumerate(records):
             if isinstance(record.fact, Order) and record.fact.sha256 == order.sha256:
                 records[index] = replace(record, fact=order)
