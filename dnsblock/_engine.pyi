@@ -77,10 +77,10 @@ def canonical_name(text: str) -> str:
     """
 
 def sealed_lines(data: bytes) -> list[tuple[int, str, bytes, bool]]:
-    """Hashes the lines that end in `data`, without holding the interpreter.
+    """Hashes the lines of a ledger that end in `data`, without holding the interpreter.
 
-    Of each line: the position of its line end, its SHA-256 in hexadecimal, its hash as a leaf of a Merkle
-    tree (RFC 6962, section 2.1), and whether the digest at its end is that of its content.
+    The fields of a line: the position of its line end, its SHA-256 in hexadecimal, and its hash as a leaf of
+    a Merkle tree (RFC 6962, section 2.1). The last one says whether its digest is that of its content.
     """
 
 class NotCompiled(RuntimeError):  # noqa: N818

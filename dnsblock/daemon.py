@@ -32,6 +32,7 @@ from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.lists.store import Store
 from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
+from dnsblock.orders.parsed import ParsedOrders
 from dnsblock.orders.state import State
 from dnsblock.orders.statement import Statements
 from dnsblock.policy import Counts
@@ -44,7 +45,7 @@ from dnsblock.principal import DAEMON, Principal
 from dnsblock.privileges import drop
 from dnsblock.process import RESTART_SIGNAL, give_way, signals_into
 from dnsblock.publishing import Publisher
-from dnsblock.startup import Startup
+from dnsblock.startup import Startup, compiled_ahead
 from dnsblock.values import Endpoint
 from dnsblock.verification import Verification
 
@@ -62,7 +63,9 @@ class Daemon:
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._resources = contextlib.ExitStack()
-        recorder = Recorder(config)
+        parsed = ParsedOrders.load(config.state)
+        ahead = compiled_ahead(config, parsed)
+        recorder = Recorder(config, parsed)
         try:
             self.store = Store(config.state)
             self._resources.callback(self.store.close)
@@ -70,7 +73,7 @@ class Daemon:
             self.store.sweep_partial()
             recorder.compare(self.store)
             fetched = fetch_missing(config, self.store)
-            startup = Startup.prepare(config, recorder, self.store, self.started_at)
+            startup = Startup.prepare(config, recorder, self.store, self.started_at, ahead)
             self.engine = bind_engine(config, inherited)
             self._socket_store = handover.Store(inherited)
             self.impact_runs = ImpactRuns(self.engine)

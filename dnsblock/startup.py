@@ -5,7 +5,7 @@ Startup is strict: an error stops it, unless a previous good version or the ledg
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,12 +16,14 @@ from dnsblock.errors import HistoryUnwritable, Refused
 from dnsblock.lists import records
 from dnsblock.lists.lists import Lists
 from dnsblock.lists.store import Store
-from dnsblock.log import event
+from dnsblock.log import event, fault
 from dnsblock.orders.intake import RefusedDocument
+from dnsblock.orders.order import Order
+from dnsblock.orders.parsed import ParsedOrders
 from dnsblock.orders.references import read_references
 from dnsblock.policy.engine_settings import engine_rules, read_secrets
 from dnsblock.policy.recorder import Recorder
-from dnsblock.policy.snapshot import NO_REFERENCES, Draft, Policy, compile_orders_at, read
+from dnsblock.policy.snapshot import NO_REFERENCES, Draft, OrdersAt, Policy, compile_parsed, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +38,14 @@ class Startup:
     inbox: tuple[RefusedDocument, ...]  # refused order documents
 
     @classmethod
-    def prepare(cls, config: Config, recorder: Recorder, store: Store, at: datetime) -> "Startup":
-        """Reads and compiles. Raises `Refused`."""
+    def prepare(
+        cls, config: Config, recorder: Recorder, store: Store, at: datetime, ahead: "Future[OrdersAt | None]"
+    ) -> "Startup":
+        """Reads and compiles. `ahead`: see `compiled_ahead`. Raises `Refused`."""
         access = None if config.api is None else read_access(config.api)
-        # The engine compiles the orders of the ledger while the inbox and the lists are read.
-        with ThreadPoolExecutor(1) as thread:
-            reading = thread.submit(_read, config, recorder, store)
-            known = compile_orders_at(config, recorder.ledger.orders, recorder.now())
-            draft = reading.result().with_access(access)
+        draft = _read(config, recorder, store).with_access(access)
         inbox = _inbox(draft, has_ledger=bool(recorder.ledger.records))
-        return cls(recorder, store, draft, recorder.compile(draft, known=known), at, inbox)
+        return cls(recorder, store, draft, recorder.compile(draft, known=ahead.result()), at, inbox)
 
     def record(self) -> "Startup":
         """Records it. Lists that cannot be recorded stay at their previous versions."""
@@ -61,6 +61,25 @@ class Startup:
             policy = self.recorder.compile(draft, policy.lists)
         policy, _ = self.recorder.record(draft, policy, is_start=True)
         return replace(self, draft=draft, policy=policy)
+
+
+def compiled_ahead(config: Config, parsed: ParsedOrders) -> "Future[OrdersAt | None]":
+    """Compiles orders that were parsed before, while the ledger and the inbox are read.
+
+    Most of them are what the ledger will say. The rest is compiled again.
+    """
+    orders, thread = list(parsed.orders), ThreadPoolExecutor(1)
+    ahead = thread.submit(_compile, config, orders)
+    thread.shutdown(wait=False)
+    return ahead
+
+
+def _compile(config: Config, orders: Sequence[Order]) -> OrdersAt | None:
+    try:
+        return compile_parsed(config, orders, utc_now())
+    except Exception:  # whatever is in that file, the ledger decides
+        fault("the parsed orders could not be compiled before the ledger was read")
+        return None
 
 
 def _read(config: Config, recorder: Recorder, store: Store) -> Draft:

@@ -22,6 +22,7 @@ from dnsblock.orders.claims import SECOND_FOLDER_SECONDS, Claim, contradictions,
 from dnsblock.orders.ledger import FILE, Ledger
 from dnsblock.orders.ledger_copy import LedgerCopy
 from dnsblock.orders.mismatch import Mismatch, acknowledged, mismatch_of
+from dnsblock.orders.parsed import ParsedOrders
 from dnsblock.orders.proof import Signer
 from dnsblock.orders.records import AcceptedRestore, Fact, Position
 from dnsblock.orders.transparency.folder import NAME, CheckpointFolder
@@ -59,15 +60,22 @@ class Book:
         self._writing = threading.Lock()  # a write in progress is no change by somebody else
 
     @classmethod
-    def open(cls, folder: Path, options: LedgerOptions, *, read_only: bool = False) -> Self:
+    def open(
+        cls,
+        folder: Path,
+        options: LedgerOptions,
+        *,
+        read_only: bool = False,
+        parsed: ParsedOrders | None = None,
+    ) -> Self:
         """Opens the ledger, reads the checkpoint and reads or makes the key. Raises `Refused`.
 
-        See `Ledger.open`. Call `compare` next.
+        `parsed`: the parsed orders, if they were loaded. See `Ledger.open`. Call `compare` next.
         """
         checkpoint = CheckpointFile(folder)
         position = None if checkpoint.content is None else checkpoint.content.ledger
         acknowledged = 0 if position is None else position.records
-        ledger = Ledger.open(folder, read_only=read_only, acknowledged=acknowledged)
+        ledger = Ledger.open(folder, read_only=read_only, acknowledged=acknowledged, parsed=parsed)
         try:
             load = Instance.load if read_only else Instance.load_or_create
             return cls(folder, checkpoint, ledger, load(folder, options.origin))

@@ -57,26 +57,35 @@ class Ledger:
         self._parsed: ParsedOrders | None = None
 
     @classmethod
-    def open(cls, folder: Path, *, read_only: bool = False, acknowledged: int = 0) -> Self:
+    def open(
+        cls,
+        folder: Path,
+        *,
+        read_only: bool = False,
+        acknowledged: int = 0,
+        parsed: ParsedOrders | None = None,
+    ) -> Self:
         """Opens the ledger in `folder`, creates a missing folder, and locks out other writers.
 
         An incomplete last record, left by a crash, is removed: it was never acknowledged. A complete one
         with a lost or changed line end gets a line end. Nothing is repaired if there is any other damage, or
         if there are fewer than `acknowledged` records. Raises `Refused` for a folder without permission, and
         for records of a newer dnsblock.
-        `read_only` creates, locks and repairs nothing.
+        `read_only` creates, locks and repairs nothing. `parsed`: the parsed orders, if they were loaded.
         """
         try:
             if read_only:
-                return cls(folder, read(folder / FILE, ParsedOrders.load(folder)), file=None, lock=None)
+                parsed = parsed or ParsedOrders.load(folder)
+                return cls(folder, read(folder / FILE, parsed), file=None, lock=None)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock(folder)
             try:
                 file = os.open(folder / FILE, _WRITING, 0o600)
                 try:
                     durable.sync_folder(folder)  # the file may be new
-                    parsed = ParsedOrders.load(folder)
+                    parsed = parsed or ParsedOrders.load(folder)
                     content = read(folder / FILE, parsed)
+                    parsed.forget()
                     ledger = cls(folder, content, file=file, lock=lock)
                     ledger._parsed = parsed
                     if len(content.records) >= acknowledged:

@@ -7,7 +7,7 @@ digest that the ledger recorded when the order was accepted. An order that does 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from dnsblock.orders.schema import (
 )
 
 FILE = "orders.cache"
+LEDGER = "ledger.jsonl"
 _HEADER = f"dnsblock {__version__} orders 1\n".encode()  # another version may parse differently
 MAX_BYTES = 4 << 30
 # Fields that are not in the document, or that are stored in another way.
@@ -86,10 +87,10 @@ def _unpacked(names: str, special: str) -> OrderEntries:
 class ParsedOrders:
     """The parsed orders of a state folder, by the SHA-256 of their documents."""
 
-    def __init__(self, path: Path, lines: Mapping[str, bytes]) -> None:
-        self._path, self._lines = path, dict(lines)
+    def __init__(self, path: Path, found: Mapping[str, tuple[Order, str]], *, is_usable: bool) -> None:
+        """`found`: each order with the digest of all its fields. `is_usable`: the file can be extended."""
+        self._path, self._found, self._is_usable = path, dict(found), is_usable
         self._new: dict[str, bytes] = {}
-        self._is_usable = bool(lines)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -98,25 +99,20 @@ class ParsedOrders:
         try:
             with path.open("rb") as file:
                 if file.readline(200) != _HEADER or os.fstat(file.fileno()).st_size > MAX_BYTES:
-                    return cls(path, {})
-                return cls(path, {line[:64].decode("ascii", "replace"): line[65:] for line in file})
+                    return cls(path, {}, is_usable=False)
+                found = {order.sha256: (order, digest) for order, digest in filter(None, map(_read, file))}
+                return cls(path, found, is_usable=True)
         except OSError:
-            return cls(path, {})
+            return cls(path, {}, is_usable=False)
 
-    def find(self, sha256: str, file: str) -> tuple[Order, str] | None:
-        """A parsed order, with the digest of all its fields.
+    @property
+    def orders(self) -> Iterable[Order]:
+        """All orders. Nothing proves yet that the ledger has them."""
+        return (order for order, _ in self._found.values())
 
-        `file`: its name in problems. The caller compares the digest with the one in the ledger.
-        """
-        line = self._lines.get(sha256, b"").rstrip(b"\n")
-        content = line[65:]
-        digest = hashlib.sha256(content).hexdigest()
-        if not content or line[:64] != digest.encode():
-            return None
-        try:
-            return _order(from_json(content), sha256, file), digest
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return None
+    def find(self, sha256: str) -> tuple[Order, str] | None:
+        """A parsed order, with the digest of all its fields. The caller compares it with the ledger's."""
+        return self._found.get(sha256)
 
     def put(self, order: Order) -> None:
         """Adds an order that was parsed."""
@@ -139,7 +135,7 @@ class ParsedOrders:
 
     def forget(self) -> None:
         """Frees the memory of the orders that were read."""
-        self._lines.clear()
+        self._found.clear()
 
 
 # ------- One order as JSON -------
@@ -179,7 +175,19 @@ def _as_json(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def _order(found: dict[str, Any], sha256: str, file: str) -> Order:
+def _read(line: bytes) -> tuple[Order, str] | None:
+    """The order in a line, and the digest of all its fields; None if the line is corrupt."""
+    sha256, written, content = line[:64], line[65:129], line[130:].rstrip(b"\n")
+    digest = hashlib.sha256(content).hexdigest()
+    if written != digest.encode():
+        return None
+    try:
+        return _order(from_json(content), sha256.decode()), digest
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
+
+
+def _order(found: dict[str, Any], sha256: str) -> Order:
     entries = _unpacked(found.pop("names"), found.pop("special"))
     targets = tuple(
         Target(order_id, None if own is None else tuple(TargetEntry(name, match) for name, match in own))
@@ -193,5 +201,11 @@ def _order(found: dict[str, Any], sha256: str, file: str) -> Order:
     if found.pop("sha256") != sha256:
         raise ValueError("another order")
     return Order(
-        file=file, sha256=sha256, entries=entries, targets=targets, refused=refused, notices=notices, **found
+        file=LEDGER,
+        sha256=sha256,
+        entries=entries,
+        targets=targets,
+        refused=refused,
+        notices=notices,
+        **found,
     )

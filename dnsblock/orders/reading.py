@@ -163,9 +163,9 @@ class _Orders:
         self._places: dict[str, _Place] = {}
         self._parsed_now: set[str] = set()
 
-    def find(self, sha256: str, file: str) -> Order | None:
+    def find(self, sha256: str) -> Order | None:
         """An order that was parsed before."""
-        found = None if self._parsed is None else self._parsed.find(sha256, file)
+        found = None if self._parsed is None else self._parsed.find(sha256)
         if found is None:
             return None
         order, self._unproven[sha256] = found

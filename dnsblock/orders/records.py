@@ -90,7 +90,7 @@ def encode(record: Record, prev_record: str | None) -> bytes:
     return sealed({**envelope, **payload, "prev_record": prev_record})
 
 
-Find = Callable[[str, str], Order | None]  # an order that was parsed before, by its SHA-256
+Find = Callable[[str], Order | None]  # an order that was parsed before, by its SHA-256
 
 
 def decode(
@@ -101,7 +101,7 @@ def decode(
     An order with an `entries_file` has no entries yet, unless `find` knows it. `is_sealed`: the digest of the
     line was verified.
     """
-    fields, order = _known(line, n, find) if is_sealed and find is not None else (None, None)
+    fields, order = _known(line, find) if is_sealed and find is not None else (None, None)
     if fields is None:
         fields = _json(line) if is_sealed else unsealed(line)
     version = fields.get("version")
@@ -225,7 +225,7 @@ def _position(position: Position) -> dict[str, Any]:
     return {"records": position.records, "last": position.last}
 
 
-def _known(line: bytes, n: int, find: Find) -> tuple[dict[str, Any], Order] | tuple[None, None]:
+def _known(line: bytes, find: Find) -> tuple[dict[str, Any], Order] | tuple[None, None]:
     """The fields of a received order that was parsed before, and the order.
 
     They lack the document, which takes longest to decode. The digest of the line covers it, and the record
@@ -239,13 +239,13 @@ def _known(line: bytes, n: int, find: Find) -> tuple[dict[str, Any], Order] | tu
     # In version 1, no record says what an order was parsed to.
     if fields.get("kind") != "received" or fields.get("version") == 1:
         return None, None
-    order = find(str(fields.get("sha256")), _file(n))
+    order = find(str(fields.get("sha256")))
     return (None, None) if order is None else (fields, order)
 
 
 def _order(n: int, fields: dict[str, Any], known: Order | None) -> Order:
     try:
-        order = known or parse(_file(n), fields["document"].encode())
+        order = known or parse(f"ledger.jsonl record {n}", fields["document"].encode())
     except Refused as err:
         raise NotARecord(f"its order cannot be read ({err.problems[0].reason})") from err
     entries_file = None if order.entries_file is None else order.entries_file.sha256
@@ -253,10 +253,6 @@ def _order(n: int, fields: dict[str, Any], known: Order | None) -> Order:
     if promised != tuple(fields[key] for key in ("issuer", "order_id", "sha256", "entries_file")):
         raise NotARecord("its fields are not those of its document")
     return order if order.source is None else replace(order, source=None)
-
-
-def _file(n: int) -> str:
-    return f"ledger.jsonl record {n}"
 
 
 def _accepted_restore(fields: dict[str, Any]) -> AcceptedRestore:

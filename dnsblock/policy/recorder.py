@@ -24,6 +24,7 @@ from dnsblock.orders.facts import Annulment, Approval, ListAccepted, Refusal, St
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.mismatch import Mismatch
+from dnsblock.orders.parsed import ParsedOrders
 from dnsblock.orders.records import Fact
 from dnsblock.orders.state import State, derive
 from dnsblock.orders.verification import summary
@@ -43,10 +44,10 @@ SHOWN = 20  # missing records in `status`
 class Recorder:
     """The records of a daemon. Call one method at a time, except `now` and `facts`."""
 
-    def __init__(self, config: Config) -> None:
-        """Opens the ledger. Raises `Refused`. Call `compare` next."""
+    def __init__(self, config: Config, parsed: ParsedOrders) -> None:
+        """Opens the ledger. `parsed`: see `Book.open`. Raises `Refused`. Call `compare` next."""
         self._options = config.ledger
-        self._book = Book.open(config.state, config.ledger)
+        self._book = Book.open(config.state, config.ledger, parsed=parsed)
         self.signer = self._book.signer
         self.last_checkpoint: SignedCheckpoint | None = None  # at the end of the process
         self._is_behind = False

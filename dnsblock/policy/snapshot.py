@@ -17,10 +17,11 @@ from dnsblock.lists.lists import NONE, Lists
 from dnsblock.orders.context import Context
 from dnsblock.orders.facts import Annulment, Approval
 from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine, judge_all
+from dnsblock.orders.life import Life, Part
 from dnsblock.orders.order import Order
-from dnsblock.orders.orders import Orders
+from dnsblock.orders.orders import EMPTY, Orders
 from dnsblock.orders.references import References, read_references
-from dnsblock.orders.state import State, derive
+from dnsblock.orders.state import Entries, State, derive
 from dnsblock.policy.engine_settings import engine_rules, nat64_prefixes, read_secrets
 from dnsblock.policy.referenced import Contents, contents_of
 from dnsblock.policy.serials import Serials
@@ -206,7 +207,7 @@ def compile_orders_at(
 ) -> OrdersAt:
     """Derives the state of the orders at a time, and compiles their zones.
 
-    `former`: any other one. What is the same is taken from it, so the result does not depend on it.
+    `former`: any other one. Its zones are used where they are the same, so the result does not depend on it.
     """
     state = derive(orders, now, None if former is None else former.state)
     before = {} if former is None else former.zones
@@ -216,6 +217,26 @@ def compile_orders_at(
         if zone.issuer is not None
     }
     return OrdersAt(state, zones)
+
+
+def compile_parsed(config: Config, orders: Sequence[Order], now: datetime) -> OrdersAt:
+    """The zones of orders, if nothing but these documents said what is in force.
+
+    Only for `former`: nothing proves that the ledger has these orders, and it may hold or annul some.
+    """
+    targets = ((one.issuer, target) for one in orders for target in one.targets)
+    ended = {(issuer, target.order_id) for issuer, target in targets if target.entries is None}
+    parts: dict[str, dict[str, Part]] = {}
+    for order in orders:
+        part = Life(order).in_force(now)
+        if part is not None and (order.issuer, order.order_id) not in ended:
+            parts.setdefault(order.issuer, {})[order.sha256] = part
+    zones = {
+        zone.name: compile_orders(zone, config, Entries(parts.get(zone.issuer, {})))
+        for zone in config.zones
+        if zone.issuer is not None
+    }
+    return OrdersAt(State(EMPTY, now), zones)
 
 
 @dataclass(frozen=True, slots=True)

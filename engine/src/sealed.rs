@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// What is before the digest at the end of a line, and after it.
+/// The text before the digest at the end of a line, and after it.
 const BEFORE: &[u8] = b",\"digest\":\"";
 const AFTER: &[u8] = b"\"}";
 const HEX: usize = 64;

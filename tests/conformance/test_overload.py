@@ -231,13 +231,11 @@ def test_the_control_plane_works_under_overload(
     begin(subject, upstream, workers=1)
     with measured(subject, record_property) as figures, flood(subject, mixed, rate=1e6) as results:
         for number in range(3):
-            began = time.monotonic()
             assert subject.cli("why", BLOCKED).json["verdict"] == "blocked"
             subject.put_order(block(f"MORE-{number}", [f"more{number}.example"]))
             assert subject.reload()["changed"] is True
             assert subject.metrics().total("dnsblock_snapshot_serial") == subject.status()["serial"]
             assert is_sinkholed(subject.query(f"more{number}.example", transport="tcp"))
-            assert time.monotonic() - began < 20
     assert all(set(result.rcodes) == {"NOERROR"} for result in results)
     assert all(result.slowest < USEFUL + 0.25 for result in results), "an answer that nobody waited for"
     assert figures.rise("process_resident_memory_bytes") < 64 * MEBIBYTE

@@ -1,7 +1,8 @@
 """Orders as documents and as facts, for the unit tests of dnsblock/orders."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from dnsblock.orders.accepted import facts_of
@@ -13,6 +14,28 @@ from dnsblock.principal import DAEMON, Principal
 
 JULY_14 = "2017-07-14T11:30:00+07:00"
 AUGUST_10 = "2017-08-10T10:46:00+07:00"
+
+
+LINEAR = 9.0  # of `growth`: more is not linear
+
+
+def growth(work: Callable[[int], object], size: int) -> float:
+    """How many times as long four times the work takes: 4 if it is linear, 16 if it is quadratic.
+
+    The least of a few tries: another process may disturb one, but cannot make quadratic work linear.
+    """
+
+    def seconds(amount: int) -> float:
+        began = time.process_time()
+        work(amount)
+        return time.process_time() - began
+
+    found = seconds(4 * size) / seconds(size)
+    for _ in range(4):
+        if found < LINEAR:
+            break
+        found = min(found, seconds(4 * size) / seconds(size))
+    return found
 
 
 def document(

@@ -65,6 +65,25 @@ def test_appended_records_are_there_after_a_restart(folder: Path):
         assert ledger.notes == ()
 
 
+@pytest.mark.parametrize("block_bytes", [1, 100, 1000, 1500])
+def test_a_ledger_is_the_same_in_parts_of_any_size(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+):
+    """It is read a few megabytes at a time. A part may end within a line, or with one."""
+    with Ledger.open(folder, read_only=True) as ledger:
+        expected = ledger.content
+    monkeypatch.setattr("dnsblock.orders.reading._BLOCK_BYTES", block_bytes)
+    with Ledger.open(folder, read_only=True) as ledger:
+        assert (ledger.records, ledger.hashes, ledger.size) == (
+            expected.records, expected.hashes, expected.size
+        )  # fmt: skip
+        assert ledger.tree.root() == expected.tree.root()
+    file_of(folder).write_bytes(file_of(folder).read_bytes()[:-1])
+    with Ledger.open(folder) as ledger:
+        assert ids(ledger) == ["b-1", "u-1"]
+        assert ["lacked its line end" in note for note in ledger.notes] == [True]
+
+
 def test_a_record_holds_the_orders_own_bytes_and_the_digest_of_the_record_before(folder: Path):
     """A court checks the chain with sha256sum and no program of ours."""
     lines = file_of(folder).read_bytes().splitlines()

@@ -219,3 +219,16 @@ def test_leaves_and_trees_that_do_not_exist_have_no_proof():
             tree.consistency(old, size)
     with pytest.raises(ValueError, match="no 9 leaves"):
         tree.root(9)
+
+
+@pytest.mark.parametrize("size", range(18))
+def test_a_tree_of_many_hashes_at_once_is_the_same_and_grows(size: int):
+    """A startup makes it from the whole ledger; later records are appended."""
+    leaves = [bytes([number]) for number in range(size)]
+    made, grown = Tree.of_hashes(bytearray().join(map(leaf_hash, leaves))), Tree(leaves)
+    for more in (b"one", b"two", b"three"):
+        assert (made.size, made.root()) == (grown.size, grown.root())
+        assert all(made.inclusion(index) == grown.inclusion(index) for index in range(made.size))
+        assert all(made.consistency(old) == grown.consistency(old) for old in range(made.size))
+        made.append(more)
+        grown.append(more)

@@ -24,7 +24,7 @@ PLACEHOLDERS = [
 
 # Notes are logged later: the functions that make them, what is put before them, their level.
 NOTES = [
-    ("orders/ledger.py", "read", "", "warning"),
+    ("orders/reading.py", "read", "", "warning"),
     ("orders/chain.py", "verdict", f"{VALUE}: ", "warning"),
     ("orders/chain.py", "verdict", f"order {VALUE} of {VALUE}: ", "warning"),
     ("orders/life.py", "state", f"{VALUE}: ", "warning"),

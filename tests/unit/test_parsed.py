@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from dnsblock.orders import order as order_module
 from dnsblock.orders.facts import Judged
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, parse, with_entries
-from dnsblock.orders.orders import Orders
-from dnsblock.orders.parsed import FILE
+from dnsblock.orders.orders import EMPTY, Orders
+from dnsblock.orders.parsed import FILE, ParsedOrders
 from dnsblock.orders.spelling import read_name
+from dnsblock.policy.snapshot import compile_orders_at, compile_parsed
+from dnsblock.policy.zones import OrderZone
 
 from .helpers import block, document, unblock
 from .registry import Registry
@@ -79,18 +82,18 @@ def test_orders_are_the_same_with_and_without_the_file(registry: Registry):
         ]
 
 
-@pytest.mark.parametrize(
-    ("order_id", "change"),
-    [
-        ("b-1", lambda one: one.update(names="other.example")),
-        ("b-1", lambda one: one.update(effective_at="2998-01-01T00:00:00+00:00")),
-        ("b-1", lambda one: one.update(expires_at="2017-08-01T00:00:00+00:00")),
-        ("b-1", lambda one: one.update(action="exempt")),
-        ("b-2", lambda one: one.update(special='{"0":["exact",null,null]}')),
-        ("u-1", lambda one: one.update(targets=[["b-2", None]])),
-        ("u-2", lambda one: one.pop("effective_at")),
-    ],
-)
+CHANGES: list[tuple[str, Change]] = [
+    ("b-1", lambda one: one.update(names="other.example")),
+    ("b-1", lambda one: one.update(effective_at="2998-01-01T00:00:00+00:00")),
+    ("b-1", lambda one: one.update(expires_at="2017-08-01T00:00:00+00:00")),
+    ("b-1", lambda one: one.update(action="exempt")),
+    ("b-2", lambda one: one.update(special='{"0":["exact",null,null]}')),
+    ("u-1", lambda one: one.update(targets=[["b-2", None]])),
+    ("u-2", lambda one: one.pop("effective_at")),
+]
+
+
+@pytest.mark.parametrize(("order_id", "change"), CHANGES)
 def test_a_changed_file_changes_nothing(registry: Registry, order_id: str, change: Change):
     """The ledger has the digest of what each document was parsed to. The file is corrected."""
     expected, before = registry.in_force(), lines(registry)
@@ -100,6 +103,30 @@ def test_a_changed_file_changes_nothing(registry: Registry, order_id: str, chang
     assert lines(registry)[-1] in before
     reopened(registry)
     assert len(lines(registry)) == len(before) + 1, "corrected once"
+
+
+@pytest.mark.parametrize(("order_id", "change"), [*CHANGES, ("none", lambda one: None)])
+@pytest.mark.parametrize("later", [None, "annulled", "accepted"])
+def test_zones_that_are_compiled_from_the_file_decide_nothing(
+    registry: Registry, order_id: str, change: Change, later: str | None
+):
+    """They save time only where the ledger says the same. The file may also lack orders, or have others."""
+    if later == "accepted":
+        registry.submit(block("b-3", "v.example", "t.example"))
+    tamper(registry, order_id, change)
+    if later == "annulled":
+        registry.annul("b-2")
+    ahead = compile_parsed(registry.config, list(ParsedOrders.load(registry.folder).orders), registry.now)
+    assert ahead.zones["za"].compiled.entries
+    for orders in (registry.restarted(), EMPTY):
+        for at in (registry.now, datetime(2998, 6, 1, tzinfo=UTC), datetime(2999, 6, 1, tzinfo=UTC)):
+            scratch = compile_orders_at(registry.config, orders, at).zones
+            found = compile_orders_at(registry.config, orders, at, ahead).zones
+            assert zone_facts(found) == zone_facts(scratch)
+
+
+def zone_facts(zones: Mapping[str, OrderZone]) -> dict[str, tuple[str, int]]:
+    return {name: (zone.compiled.digest, zone.compiled.entries) for name, zone in zones.items()}
 
 
 def test_the_file_does_not_grow_with_each_startup(registry: Registry):
