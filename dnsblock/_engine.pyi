@@ -402,10 +402,19 @@ class CacheOptions:
 
 @final
 class LocalZones:
-    """The locally served zones. `resinfo` is the RDATA of a RESINFO record."""
+    """The locally served zones. `resinfo` is the RDATA of a RESINFO record.
+
+    `snapshot_clients` may ask for the serial and the digest of the snapshot.
+    """
 
     def __new__(
-        cls, *, special_names: bool, private_reverse: bool, canary: bool, resinfo: bytes | None
+        cls,
+        *,
+        special_names: bool,
+        private_reverse: bool,
+        canary: bool,
+        resinfo: bytes | None,
+        snapshot_clients: Sequence[_Network],
     ) -> LocalZones: ...
 
 @final

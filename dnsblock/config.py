@@ -208,6 +208,7 @@ class Local(Options):
     private_reverse: AnsweredHere = as_written("answer")  # RFC 6303, 7793
     canary: Denied = as_written("forward")  # of use-application-dns.net
     resinfo: Resinfo | None = None
+    snapshot_clients: Networks = ()  # may ask for serial.dnsblock and digest.dnsblock (TXT of class CH)
 
 
 class StructuredErrors(Options):

@@ -61,6 +61,7 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
             private_reverse=local.private_reverse,
             canary=local.canary,
             resinfo=None if local.resinfo is None else resinfo_rdata(local.resinfo),
+            snapshot_clients=_networks(local.snapshot_clients),
         ),
         cookie_secrets=secrets,
         max_payload=config.udp.max_payload,

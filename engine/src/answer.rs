@@ -59,6 +59,7 @@ pub struct Client {
 pub fn read(
     packet: &[u8],
     client: Client,
+    snapshot: &Snapshot,
     rules: &Rules,
     now: u64,
     query: &mut Query,
@@ -75,6 +76,18 @@ pub fn read(
     let head = &mut query.head;
     check_client(head, packet, client, rules, now);
     let is_stranger = !rules.clients.contains(client.address);
+    let refusal = match refusal {
+        Err(Refusal::Chaos) => {
+            let about = rules.local.respond_about(query, client.address, snapshot, rules.max_payload, out);
+            if let Some(length) = about {
+                let is_verified = query.head.hop.is_verified;
+                return Err(Verdict::Respond { length, outcome: Outcome::Local, is_verified });
+            }
+            Err(Refusal::Error(rcode::REFUSED))
+        }
+        refusal => refusal,
+    };
+    let head = &mut query.head;
     match refusal {
         Err(Refusal::Error(mut rcode)) => {
             if rcode == rcode::NOERROR && head.hop.has_invalid_cookie {

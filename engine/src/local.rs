@@ -3,8 +3,13 @@
 
 use std::collections::HashMap;
 
-use crate::message::{Opt, Query, Section, Soa, Writer, put_soa, rcode, rtype};
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use crate::message::{CLASS_CH, Opt, Query, Section, Soa, Writer, put_soa, rcode, rtype};
 use crate::name::Name;
+use crate::policy::Snapshot;
+use crate::prefix::Prefixes;
 
 /// How a name and the names below it are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +90,13 @@ pub struct Local {
     top_labels: Vec<Box<[u8]>>,
     /// RDATA of a RESINFO record at `resolver.arpa` (RFC 9606).
     resinfo: Option<Box<[u8]>>,
+    /// The clients that may ask which snapshot is in force.
+    snapshot_clients: Prefixes,
 }
 
 impl Local {
-    pub fn new(switches: Switches, resinfo: Option<Vec<u8>>) -> Local {
-        let mut local = Local { resinfo: resinfo.map(Into::into), ..Local::default() };
+    pub fn new(switches: Switches, resinfo: Option<Vec<u8>>, snapshot_clients: Prefixes) -> Local {
+        let mut local = Local { resinfo: resinfo.map(Into::into), snapshot_clients, ..Local::default() };
         // RFC 9462 8: never forwarded, so there is no setting.
         local.add("resolver.arpa", Treatment::Resolver);
         if switches.special_names {
@@ -167,6 +174,43 @@ impl Local {
     }
 }
 
+/// The names of class CH that tell which snapshot is in force.
+const SERIAL: &[u8] = b"\x06serial\x08dnsblock\0";
+const DIGEST: &[u8] = b"\x06digest\x08dnsblock\0";
+
+impl Local {
+    /// Answers a query of class CH for the snapshot in force. `None` for other names and clients.
+    /// The TTL is 0: nobody is to cache it.
+    pub fn respond_about(
+        &self,
+        query: &Query,
+        client: IpAddr,
+        snapshot: &Snapshot,
+        max_payload: u16,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        if !self.snapshot_clients.contains(client) {
+            return None;
+        }
+        let mut text = [0; 1 + "sha256:".len() + 64];
+        let mut rest = &mut text[1..];
+        match query.name.suffix(0) {
+            SERIAL => write!(rest, "{}", snapshot.serial()).ok()?,
+            DIGEST => {
+                write!(rest, "sha256:").ok()?;
+                snapshot.digest().iter().try_for_each(|byte| write!(rest, "{byte:02x}")).ok()?;
+            }
+            _ => return None,
+        }
+        let left = rest.len();
+        let length = text.len() - left;
+        text[0] = (length - 1) as u8;
+        let mut writer = Writer::respond(&query.head, rcode::NOERROR, out)?;
+        writer.put_record_of_class(CLASS_CH, Section::Answer, 0, rtype::TXT, 0, &[&text[..length]])?;
+        Some(writer.finish(&query.head, &Opt::plain(max_payload, rcode::NOERROR)))
+    }
+}
+
 /// Answers ANY over UDP with one small record (RFC 8482 4.2), against amplification attacks.
 pub fn respond_to_any(query: &Query, max_payload: u16, out: &mut [u8]) -> Option<usize> {
     if query.qtype != rtype::ANY || query.head.hop.transport.is_tcp() {
@@ -187,7 +231,11 @@ mod tests {
 
     #[test]
     fn names_are_found_by_labels_if_they_are_enabled() {
-        let all = Local::new(Switches { special_names: true, private_reverse: true, canary: true }, None);
+        let all = Local::new(
+            Switches { special_names: true, private_reverse: true, canary: true },
+            None,
+            Prefixes::default(),
+        );
         for (text, found) in [
             ("localhost", Some((Treatment::Loopback, 0))),
             ("a.b.LocalHost", Some((Treatment::Loopback, 2))),
@@ -213,7 +261,7 @@ mod tests {
         }
         let loopback6 = format!("1.{}ip6.arpa", "0.".repeat(31));
         assert_eq!(find(&all, &loopback6), Some((Treatment::EmptyZone, 0)));
-        let none = Local::new(Switches::default(), None);
+        let none = Local::new(Switches::default(), None, Prefixes::default());
         for text in ["localhost", "x.test", "1.10.in-addr.arpa", "use-application-dns.net"] {
             assert_eq!(find(&none, text), None, "{text}");
         }

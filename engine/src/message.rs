@@ -49,6 +49,7 @@ pub mod rtype {
     pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;
     pub const HINFO: u16 = 13;
+    pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
     pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
@@ -182,9 +183,13 @@ pub enum Refusal {
     Drop,
     /// A response without records, with this RCODE.
     Error(u16),
+    /// A query for TXT of class CH, by which servers tell about themselves (RFC 4892 2). `name` is
+    /// set. A name that the server does not know is refused.
+    Chaos,
 }
 
 const CLASS_IN: u16 = 1;
+pub const CLASS_CH: u16 = 3;
 
 impl Query {
     /// A query to be overwritten by `read`.
@@ -231,6 +236,9 @@ impl Query {
                 Some(_) => rcode::NOERROR,
                 None => rcode::FORMERR,
             },
+            Ok(body) if body.qclass == CLASS_CH && matches!(body.qtype, rtype::TXT | rtype::ANY) => {
+                return Err(Refusal::Chaos);
+            }
             Ok(body) if is_refused(&body) => rcode::REFUSED,
             Ok(body) => {
                 self.qtype = body.qtype;
@@ -286,8 +294,7 @@ impl Head {
     }
 }
 
-/// Whether it is of a class other than IN (such as CH for `version.bind`), a zone transfer, or of
-/// another meta type that is only used between servers.
+/// Whether it is of a class other than IN, a zone transfer, or of another meta type that is only used between servers.
 fn is_refused(body: &Body) -> bool {
     let qtype_is_meta = matches!(body.qtype, rtype::OPT | 249..=rtype::AXFR | 253 | 254);
     body.qclass != CLASS_IN || qtype_is_meta

@@ -59,7 +59,7 @@ fn rules() -> Rules {
         clients: everyone,
         max_payload: 1232,
         soa: Soa(name("localhost"), name("nobody.invalid")),
-        local: Local::new(Switches { special_names: true, ..Switches::default() }, None),
+        local: Local::new(Switches { special_names: true, ..Switches::default() }, None, Prefixes::default()),
         ..Rules::default()
     }
 }
@@ -86,14 +86,16 @@ fn a_decision_allocates_nothing() {
     for (labels, qtype) in [(&deep[..], 1), (&deep[..], 28), (&["free", "example"], 1), (&["localhost"], 1)] {
         let packet = packet(labels, qtype);
         let counted = allocation_counter::measure(|| {
-            let Ok(()) = read(&packet, CLIENT, &rules, 1, &mut query, &mut out) else { panic!("a query") };
+            let Ok(()) = read(&packet, CLIENT, &snapshot, &rules, 1, &mut query, &mut out) else {
+                panic!("a query")
+            };
             let verdict = decide(&query, &Walk::new(&query.name, SEED), &snapshot, &rules, 1, &mut out);
             assert_eq!(matches!(verdict, Verdict::Forward { .. }), labels[0] == "free");
         });
         assert_eq!(counted.count_total, 0, "{labels:?} {qtype}");
     }
     let garbage = allocation_counter::measure(|| {
-        assert!(read(&[0; 40], CLIENT, &rules, 1, &mut query, &mut out).is_err());
+        assert!(read(&[0; 40], CLIENT, &snapshot, &rules, 1, &mut query, &mut out).is_err());
     });
     assert_eq!(garbage.count_total, 0);
 }
@@ -128,7 +130,9 @@ fn a_cached_response_is_sent_without_an_allocation() {
     let settings = cache::Settings { bytes: 1 << 20, ..cache::Settings::default() };
     let bounds = TtlBounds { max_ttl: 300, ..TtlBounds::default() };
     let (mut query, mut out) = (Query::blank(), [0; 4096]);
-    let Ok(()) = read(&asked, CLIENT, &rules, 1, &mut query, &mut out) else { panic!("a query") };
+    let Ok(()) = read(&asked, CLIENT, &snapshot(), &rules, 1, &mut query, &mut out) else {
+        panic!("a query")
+    };
     let mut response = asked[..asked.len() - 11].to_vec();
     (response[2], response[7], response[11]) = (0x81, 1, 0);
     response.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01");

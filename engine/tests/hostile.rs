@@ -127,7 +127,7 @@ fn the_response_to_any_packet_is_well_formed() {
         let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         let client = Client { address, port: random.below(3) as u16, transport };
         let (mut asked, mut out) = (Query::blank(), [0; 4096]);
-        let verdict = match read(&packet, client, &rules, 990, &mut asked, &mut out) {
+        let verdict = match read(&packet, client, &snapshot, &rules, 990, &mut asked, &mut out) {
             Ok(()) => decide(&asked, &Walk::new(&asked.name, SEED), &snapshot, &rules, 990, &mut out),
             Err(verdict) => verdict,
         };

@@ -69,7 +69,9 @@ def rules() -> Rules:
         cache=CacheOptions(
             cache_bytes=1 << 20, max_ttl=86_400, max_negative_ttl=3600, max_stale=0, prefetch=True
         ),
-        local_zones=LocalZones(special_names=False, private_reverse=False, canary=False, resinfo=None),
+        local_zones=LocalZones(
+            special_names=False, private_reverse=False, canary=False, resinfo=None, snapshot_clients=[]
+        ),
         cookie_secrets=[bytes(16)],
         max_payload=1232,
         idle_timeout_ms=1000,

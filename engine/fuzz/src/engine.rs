@@ -140,7 +140,7 @@ fn decided_by(snapshot: &Snapshot, packet: &[u8], peer: Peer) -> Decided {
     let rules = if drop_others { &RULES.1 } else { &RULES.0 };
     let mut out = vec![0; if over_tcp { MAX_MESSAGE } else { DATAGRAM }];
     let (client, mut query) = (Client { address, port, transport: transport(over_tcp) }, Query::blank());
-    let verdict = match read(packet, client, rules, NOW, &mut query, &mut out) {
+    let verdict = match read(packet, client, snapshot, rules, NOW, &mut query, &mut out) {
         Ok(()) => decide(&query, &Walk::new(&query.name, SEED), snapshot, rules, NOW, &mut out),
         Err(verdict) => verdict,
     };
@@ -368,7 +368,7 @@ fn rules(drop_others: bool) -> Rules {
         keepalive: 100,
         structured_option: Some(65023),
         soa: Soa(name("localhost"), name("nobody.invalid")),
-        local: Local::new(all, Some(b"\x08qnamemin".to_vec())),
+        local: Local::new(all, Some(b"\x08qnamemin".to_vec()), Prefixes::default()),
         ..Rules::default()
     }
 }

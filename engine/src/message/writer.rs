@@ -103,9 +103,22 @@ impl<'a> Writer<'a> {
         ttl: u32,
         rdata: &[&[u8]],
     ) -> Option<()> {
+        self.put_record_of_class(CLASS_IN, section, owner, rtype, ttl, rdata)
+    }
+
+    /// The same for any class.
+    pub fn put_record_of_class(
+        &mut self,
+        class: u16,
+        section: Section,
+        owner: usize,
+        rtype: u16,
+        ttl: u32,
+        rdata: &[&[u8]],
+    ) -> Option<()> {
         let pointer = 0xc000 | (HEADER + owner) as u16;
         let length: usize = rdata.iter().map(|part| part.len()).sum();
-        for word in [pointer, rtype, CLASS_IN] {
+        for word in [pointer, rtype, class] {
             self.put(&word.to_be_bytes())?;
         }
         self.put(&ttl.to_be_bytes())?;

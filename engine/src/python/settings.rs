@@ -114,14 +114,28 @@ impl CacheOptions {
 pub struct LocalZones {
     switches: Switches,
     resinfo: Option<Vec<u8>>,
+    snapshot_clients: Prefixes,
 }
 
 #[pymethods]
 impl LocalZones {
     #[new]
-    #[pyo3(signature = (*, special_names, private_reverse, canary, resinfo))]
-    fn new(special_names: bool, private_reverse: bool, canary: bool, resinfo: Option<Vec<u8>>) -> LocalZones {
-        LocalZones { switches: Switches { special_names, private_reverse, canary }, resinfo }
+    #[pyo3(signature = (*, special_names, private_reverse, canary, resinfo, snapshot_clients))]
+    fn new(
+        special_names: bool,
+        private_reverse: bool,
+        canary: bool,
+        resinfo: Option<Vec<u8>>,
+        snapshot_clients: Vec<Network>,
+    ) -> LocalZones {
+        let switches = Switches { special_names, private_reverse, canary };
+        LocalZones { switches, resinfo, snapshot_clients: prefixes(snapshot_clients) }
+    }
+}
+
+impl LocalZones {
+    fn local(&self) -> Local {
+        Local::new(self.switches, self.resinfo.clone(), self.snapshot_clients.clone())
     }
 }
 
@@ -161,7 +175,7 @@ impl Rules {
             keepalive: u16::try_from(idle_timeout_ms / 100).unwrap_or(u16::MAX).max(1),
             structured_option,
             soa: message::Soa(name(&soa.0)?, name(&soa.1)?),
-            local: Local::new(local_zones.switches, local_zones.resinfo.clone()),
+            local: local_zones.local(),
             ttl_bounds: cache.ttl_bounds,
             cache: cache.settings,
             suffixes: Arc::clone(&suffixes.0),

@@ -119,7 +119,7 @@ impl Worker {
     fn read(&mut self, message: &Message, query: &mut Query, walk: &mut Walk, serving: &Serving) -> bool {
         fail::fail_point!("decide");
         let (rules, now, out) = (&serving.rules, self.unix, self.slot(&message.origin));
-        match answer::read(message.packet, message.client, rules, now, query, out) {
+        match answer::read(message.packet, message.client, &serving.snapshot, rules, now, query, out) {
             Ok(()) => {
                 walk.take(&query.name, SEED);
                 true
