@@ -32,7 +32,6 @@ from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.lists.store import Store
 from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
-from dnsblock.orders.parsed import ParsedOrders
 from dnsblock.orders.state import State
 from dnsblock.orders.statement import Statements
 from dnsblock.policy import Counts
@@ -45,7 +44,7 @@ from dnsblock.principal import DAEMON, Principal
 from dnsblock.privileges import drop
 from dnsblock.process import RESTART_SIGNAL, give_way, signals_into
 from dnsblock.publishing import Publisher
-from dnsblock.startup import Startup, compiled_ahead
+from dnsblock.startup import CompiledAhead, Startup
 from dnsblock.values import Endpoint
 from dnsblock.verification import Verification
 
@@ -63,9 +62,8 @@ class Daemon:
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._resources = contextlib.ExitStack()
-        parsed = ParsedOrders.load(config.state)
-        ahead = compiled_ahead(config, parsed)
-        recorder = Recorder(config, parsed)
+        ahead = CompiledAhead(config)
+        recorder = Recorder(config, ahead.load)
         try:
             self.store = Store(config.state)
             self._resources.callback(self.store.close)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 from dnsblock.access import read_access
 from dnsblock.clock import utc_now
@@ -39,9 +40,9 @@ class Startup:
 
     @classmethod
     def prepare(
-        cls, config: Config, recorder: Recorder, store: Store, at: datetime, ahead: "Future[OrdersAt | None]"
+        cls, config: Config, recorder: Recorder, store: Store, at: datetime, ahead: "CompiledAhead"
     ) -> "Startup":
-        """Reads and compiles. `ahead`: see `compiled_ahead`. Raises `Refused`."""
+        """Reads and compiles. Raises `Refused`."""
         access = None if config.api is None else read_access(config.api)
         draft = _read(config, recorder, store).with_access(access)
         inbox = _inbox(draft, has_ledger=bool(recorder.ledger.records))
@@ -63,15 +64,26 @@ class Startup:
         return replace(self, draft=draft, policy=policy)
 
 
-def compiled_ahead(config: Config, parsed: ParsedOrders) -> "Future[OrdersAt | None]":
-    """Compiles orders that were parsed before, while the ledger and the inbox are read.
+class CompiledAhead:
+    """Compiles the orders that were parsed before, while the ledger and the inbox are read.
 
     Most of them are what the ledger will say. The rest is compiled again.
     """
-    orders, thread = list(parsed.orders), ThreadPoolExecutor(1)
-    ahead = thread.submit(_compile, config, orders)
-    thread.shutdown(wait=False)
-    return ahead
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._compiled: Future[OrdersAt | None] | None = None
+
+    def load(self, folder: Path) -> ParsedOrders:
+        """Loads the parsed orders, and begins to compile them in another thread."""
+        parsed, thread = ParsedOrders.load(folder), ThreadPoolExecutor(1)
+        self._compiled = thread.submit(_compile, self._config, list(parsed.orders))
+        thread.shutdown(wait=False)
+        return parsed
+
+    def result(self) -> OrdersAt | None:
+        """Waits for it. None: nothing could be compiled."""
+        return None if self._compiled is None else self._compiled.result()
 
 
 def _compile(config: Config, orders: Sequence[Order]) -> OrdersAt | None:

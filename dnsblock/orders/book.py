@@ -66,19 +66,19 @@ class Book:
         options: LedgerOptions,
         *,
         read_only: bool = False,
-        parsed: ParsedOrders | None = None,
+        load: Callable[[Path], ParsedOrders] = ParsedOrders.load,
     ) -> Self:
         """Opens the ledger, reads the checkpoint and reads or makes the key. Raises `Refused`.
 
-        `parsed`: the parsed orders, if they were loaded. See `Ledger.open`. Call `compare` next.
+        See `Ledger.open`. Call `compare` next.
         """
         checkpoint = CheckpointFile(folder)
         position = None if checkpoint.content is None else checkpoint.content.ledger
         acknowledged = 0 if position is None else position.records
-        ledger = Ledger.open(folder, read_only=read_only, acknowledged=acknowledged, parsed=parsed)
+        ledger = Ledger.open(folder, read_only=read_only, acknowledged=acknowledged, load=load)
         try:
-            load = Instance.load if read_only else Instance.load_or_create
-            return cls(folder, checkpoint, ledger, load(folder, options.origin))
+            instance_of = Instance.load if read_only else Instance.load_or_create
+            return cls(folder, checkpoint, ledger, instance_of(folder, options.origin))
         except BaseException:
             ledger.close()
             raise

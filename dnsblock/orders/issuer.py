@@ -92,16 +92,12 @@ class IssuerOrders:
 
     def about(self, names: Collection[str]) -> list[str]:
         """The SHA-256 of the orders that have entries for one of these names."""
-        index = self.names.index
+        index, wanted = self.names.index, frozenset(names)
         among: Iterable[str] = self.lives
         if index is not None:
             found = index.candidates(names)
             among = [sha256 for sha256 in self.lives if sha256 in found or not index.knows(sha256)]
-        return [
-            sha256
-            for sha256 in among
-            if any(entry.name in names for entry in self.lives[sha256].order.entries)
-        ]
+        return [sha256 for sha256 in among if not wanted.isdisjoint(self.lives[sha256].order.names)]
 
     def only(self, wanted: Iterable[str]) -> "IssuerOrders":
         """Only the orders with these SHA-256, each with what all others mean for it."""
@@ -347,11 +343,10 @@ class _Draft:
         if by_name is None:
             # An index costs more than one search, and most orders are looked into once.
             names = {one.name for one in wanted}
-            among = range(len(order.entries))
-            by_name = _by_name(order, (index for index in among if order.entries[index].name in names))
+            by_name = _by_name((index, name) for index, name in enumerate(order.names) if name in names)
             self._indexes[order.sha256] = _EMPTY
         elif by_name is _EMPTY:
-            by_name = self._indexes[order.sha256] = _by_name(order, range(len(order.entries)))
+            by_name = self._indexes[order.sha256] = _by_name(enumerate(order.names))
         return list(
             dict.fromkeys(
                 index
@@ -365,10 +360,10 @@ class _Draft:
 _EMPTY: Mapping[str, list[int]] = MappingProxyType({})  # an order whose index is not made yet
 
 
-def _by_name(order: Order, indexes: Iterable[int]) -> Mapping[str, list[int]]:
+def _by_name(names: Iterable[tuple[int, str]]) -> Mapping[str, list[int]]:
     found: dict[str, list[int]] = {}
-    for index in indexes:
-        found.setdefault(order.entries[index].name, []).append(index)
+    for index, name in names:
+        found.setdefault(name, []).append(index)
     return found
 
 

@@ -91,9 +91,14 @@ class Part:
         kind, order = self.kind, self.order
         return (InForce(entry, kind, order.order_id, order.effective_at) for entry in self.entries)
 
+    @property
+    def _effect(self) -> tuple[str, str, datetime]:
+        """All that an item has besides its entry. Nothing proves it for an order compiled ahead."""
+        return self.kind, self.order.order_id, self.order.effective_at
+
     def beside(self, other: "Part | None") -> Iterator[InForce]:
         """The entries that another part of the same order does not have."""
-        if other is None or self.order.entries != other.order.entries:
+        if other is None or self._effect != other._effect or self.order.entries != other.order.entries:
             return self.items
         if other.indexes is None:
             return iter(())
@@ -107,9 +112,9 @@ class Part:
 
     def only(self, names: Collection[str]) -> "Part | None":
         """The part of these entries with one of the names."""
-        every = self.order.entries
-        among = range(len(every)) if self.indexes is None else self.indexes
-        found = [index for index in among if every[index].name in names]
+        own = self.order.names
+        among = range(len(own)) if self.indexes is None else self.indexes
+        found = [index for index in among if own[index] in names]
         return Part.of(self.order, found) if found else None
 
 

@@ -79,7 +79,7 @@ def _unpacked(names: str, special: str) -> OrderEntries:
     if special == "{}":
         return plain
     entries = list(plain)
-    for index, (match, note, answer) in json.loads(special).items():
+    for index, (match, note, answer) in from_json(special).items():
         entries[int(index)] = Entry(entries[int(index)].name, match, note, answer)
     return tuple(entries)
 

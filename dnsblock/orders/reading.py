@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from dnsblock import document
 from dnsblock._engine import sealed_lines
@@ -19,9 +19,11 @@ from dnsblock.orders.records import (
     NewerRecord,
     NotARecord,
     Position,
+    Promise,
     Record,
     decode,
     end_of_record,
+    promise_of,
 )
 from dnsblock.orders.transparency.merkle import Tree
 
@@ -112,18 +114,25 @@ class Line(NamedTuple):
 
 
 def lines_of(path: Path) -> Iterator[Line]:
-    """The lines of a ledger, of bounded length: of a longer line, only the beginning is read.
-
-    A thread hashes a few megabytes while the caller decodes those before.
-    """
+    """The lines of a ledger, of bounded length: of a longer line, only the beginning is read."""
     try:
         ledger = path.open("rb")
     except FileNotFoundError:
         return  # a ledger without records yet
+    with ledger as file:
+        for line in _all_lines(file):
+            if len(line.data) >= MAX_LINE_BYTES:
+                yield Line(line.data[:MAX_LINE_BYTES], "", b"", False, is_complete=False)
+                return
+            yield line
+
+
+def _all_lines(file: BinaryIO) -> Iterator[Line]:
+    """The lines up to one that is too long. A thread hashes some while the caller decodes those before."""
     rest = b""
     hashing: tuple[bytes, _Hashes] | None = None
-    with ledger as file, ThreadPoolExecutor(1) as thread:
-        while block := file.read(_BLOCK_BYTES):
+    with ThreadPoolExecutor(1) as thread:
+        while len(rest) < MAX_LINE_BYTES and (block := file.read(_BLOCK_BYTES)):
             before = hashing
             data = rest + block
             end = data.rfind(b"\n") + 1
@@ -131,12 +140,10 @@ def lines_of(path: Path) -> Iterator[Line]:
             hashing = whole, thread.submit(sealed_lines, whole)
             if before is not None:
                 yield from _hashed(*before)
-            if len(rest) >= MAX_LINE_BYTES:
-                break
         if hashing is not None:
             yield from _hashed(*hashing)
     if rest:
-        yield Line(rest[:MAX_LINE_BYTES], "", b"", False, is_complete=False)
+        yield Line(rest, "", b"", False, is_complete=False)
 
 
 def _hashed(data: bytes, hashed: _Hashes) -> Iterator[Line]:
@@ -163,10 +170,11 @@ class _Orders:
         self._places: dict[str, _Place] = {}
         self._parsed_now: set[str] = set()
 
-    def find(self, sha256: str) -> Order | None:
-        """An order that was parsed before."""
+    def find(self, promised: Promise) -> Order | None:
+        """An order that was parsed before, and has the fields that its record repeats."""
+        _, _, sha256, _ = promised
         found = None if self._parsed is None else self._parsed.find(sha256)
-        if found is None:
+        if found is None or promise_of(found[0]) != promised:
             return None
         order, self._unproven[sha256] = found
         return order

@@ -90,7 +90,8 @@ def encode(record: Record, prev_record: str | None) -> bytes:
     return sealed({**envelope, **payload, "prev_record": prev_record})
 
 
-Find = Callable[[str], Order | None]  # an order that was parsed before, by its SHA-256
+Promise = tuple[str, str, str, str | None]  # issuer, order_id, sha256, and that of the entries file
+Find = Callable[[Promise], Order | None]  # an order that was parsed before
 
 
 def decode(
@@ -101,9 +102,7 @@ def decode(
     An order with an `entries_file` has no entries yet, unless `find` knows it. `is_sealed`: the digest of the
     line was verified.
     """
-    fields, order = _known(line, find) if is_sealed and find is not None else (None, None)
-    if fields is None:
-        fields = _json(line) if is_sealed else unsealed(line)
+    fields = _json(line) if is_sealed else unsealed(line)
     version = fields.get("version")
     if isinstance(version, int) and version > VERSION:
         raise NewerRecord(version)
@@ -112,7 +111,7 @@ def decode(
     if (fields.get("n"), fields.get("prev_record")) != (n, prev_record):
         raise NotARecord("this record does not follow the previous one")
     try:
-        fact = _read(n, fields, order)
+        fact = _read(n, fields, find)
         at = datetime.fromisoformat(fields["at"])
         by = Principal.from_json(fields["by"])
     except (ValueError, KeyError, TypeError, AttributeError) as err:
@@ -159,7 +158,7 @@ def _json(content: bytes) -> dict[str, Any]:
         fields = from_json(content)  # a third of the time of `json.loads`
     except ValueError as err:
         raise NotARecord("not a record") from err
-    if not isinstance(fields, dict):
+    if not isinstance(fields, dict) or content[:1] != b"{":
         raise NotARecord("not a record")
     return fields
 
@@ -203,15 +202,12 @@ def _payload(fact: Fact) -> dict[str, Any]:
     return plain_as_json(fact)
 
 
-def _read(n: int, fields: dict[str, Any], known: Order | None) -> Fact:
-    """The fact of a record. `known`: its order, if it was parsed before.
-
-    Raises `KeyError`, `TypeError`, `ValueError` and `NotARecord`.
-    """
+def _read(n: int, fields: dict[str, Any], find: Find | None) -> Fact:
+    """The fact of a record. Raises `KeyError`, `TypeError`, `ValueError` and `NotARecord`."""
     kind = fields["kind"]
     match kind:
         case "received" | "order":  # `order` in version 1, where it also meant accepted
-            return _order(n, fields, known)
+            return _order(n, fields, find)
         case "accepted":
             return Judged.from_json(fields)
         case "restore_accepted":
@@ -225,34 +221,27 @@ def _position(position: Position) -> dict[str, Any]:
     return {"records": position.records, "last": position.last}
 
 
-def _known(line: bytes, find: Find) -> tuple[dict[str, Any], Order] | tuple[None, None]:
-    """The fields of a received order that was parsed before, and the order.
-
-    They lack the document, which takes longest to decode. The digest of the line covers it, and the record
-    `accepted` says what it was parsed to.
-    """
-    # No text in a record contains these: JSON escapes the quotation marks.
-    begin, end = line.find(b',"document":"'), line.rfind(b'","entries_file":')
-    if not 0 < begin < end:
-        return None, None
-    fields = _json(line[:begin] + line[end + 1 :])
+def _order(n: int, fields: dict[str, Any], find: Find | None) -> Order:
+    data: bytes = fields["document"].encode()
+    promised = tuple(fields[key] for key in ("issuer", "order_id", "sha256", "entries_file"))
+    order: Order | None = None
     # In version 1, no record says what an order was parsed to.
-    if fields.get("kind") != "received" or fields.get("version") == 1:
-        return None, None
-    order = find(str(fields.get("sha256")))
-    return (None, None) if order is None else (fields, order)
-
-
-def _order(n: int, fields: dict[str, Any], known: Order | None) -> Order:
+    may_find = find is not None and fields["version"] != 1
+    if find is not None and may_find and hashlib.sha256(data).hexdigest() == fields["sha256"]:
+        order = find(promised)
     try:
-        order = known or parse(f"ledger.jsonl record {n}", fields["document"].encode())
+        order = order or parse(f"ledger.jsonl record {n}", data)
     except Refused as err:
         raise NotARecord(f"its order cannot be read ({err.problems[0].reason})") from err
-    entries_file = None if order.entries_file is None else order.entries_file.sha256
-    promised = (order.issuer, order.order_id, order.sha256, entries_file)
-    if promised != tuple(fields[key] for key in ("issuer", "order_id", "sha256", "entries_file")):
+    if promise_of(order) != promised:
         raise NotARecord("its fields are not those of its document")
     return order if order.source is None else replace(order, source=None)
+
+
+def promise_of(order: Order) -> Promise:
+    """The fields of its document that its record repeats."""
+    entries_file = None if order.entries_file is None else order.entries_file.sha256
+    return order.issuer, order.order_id, order.sha256, entries_file
 
 
 def _accepted_restore(fields: dict[str, Any]) -> AcceptedRestore:

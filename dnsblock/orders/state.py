@@ -118,9 +118,9 @@ class Entries:
         """The entries with one of these names."""
         return [
             InForce(entry, part.kind, part.order.order_id, part.order.effective_at)
-            for _, part in self._near(names)
+            for _, near in self._near(names)
+            if (part := near.only(names)) is not None
             for entry in part.entries
-            if entry.name in names
         ]
 
     def _near(self, names: Collection[str]) -> Iterable[tuple[str, Part]]:

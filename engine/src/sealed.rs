@@ -1,6 +1,7 @@
 //! The hashes of the ledger's lines, which Python reads. `dnsblock/orders/records.py` describes the
 //! format.
 
+use memchr::memmem;
 use sha2::{Digest, Sha256};
 
 /// The text before the digest at the end of a line, and after it.
@@ -16,7 +17,7 @@ pub struct Line {
     pub end: usize,
     pub hash: [u8; 32],
     pub leaf: [u8; 32],
-    /// Whether its digest is that of its content.
+    /// Whether it is one object, and its digest is that of its content.
     pub is_sealed: bool,
 }
 
@@ -40,6 +41,9 @@ fn is_sealed(line: &[u8]) -> bool {
         .map(|length| line.split_at(length))
         .and_then(|(content, end)| Some((content, end.strip_prefix(BEFORE)?.strip_suffix(AFTER)?)));
     let Some((content, digest)) = sealed else { return false };
+    if !content.starts_with(b"{") || memmem::find(content, BEFORE).is_some() {
+        return false; // Perhaps two records on one line. Python looks at these lines closely.
+    }
     let expected: [u8; 32] = Sha256::new_with_prefix(content).chain_update(b"}").finalize().into();
     let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
     digest.chunks_exact(2).eq(expected.map(|byte| [digit(byte >> 4), digit(byte & 15)]))
@@ -61,6 +65,15 @@ mod tests {
         let leaf: [u8; 32] = Sha256::digest(b"\0abc").into();
         assert_eq!((found[0].hash, found[0].leaf), (hash, leaf));
         assert!(!found[0].is_sealed && !found[1].is_sealed);
+    }
+
+    #[test]
+    fn one_line_has_one_digest() {
+        assert!(!is_sealed(format!("{GOOD}{GOOD}").as_bytes()));
+        let nested = format!("{{\"x\":{}", &GOOD[..GOOD.len() - 1]);
+        let digest: [u8; 32] = Sha256::digest(format!("{nested}}}")).into();
+        let hex = digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        assert!(!is_sealed(format!("{nested},\"digest\":\"{hex}\"}}").as_bytes()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
+from dnsblock.orders import reading
 from dnsblock.orders.facts import Annulment, Approval, Held, Judged, Refusal, SignatureVerified, Verified
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, load_entries_file, parse
@@ -82,6 +83,41 @@ def test_a_ledger_is_the_same_in_parts_of_any_size(
     with Ledger.open(folder) as ledger:
         assert ids(ledger) == ["b-1", "u-1"]
         assert ["lacked its line end" in note for note in ledger.notes] == [True]
+
+
+@pytest.mark.parametrize("change", ["text", "bytes", "space", "nested"])
+def test_a_line_with_right_digests_that_is_no_record_is_damage(folder: Path, change: str):
+    """Somebody who computes the digests again cannot put another document under the SHA-256 of an order."""
+    first, second = file_of(folder).read_bytes().splitlines()
+    with Ledger.open(folder) as ledger:
+        accept(ledger, *TWO)
+        ledger.keep_parsed()
+    fields = json.loads(first)
+    del fields["digest"]
+    if change == "text":
+        fields["document"] = "nothing of the kind"
+    line = sealed(fields)
+    if change == "bytes":
+        content = line[: line.rindex(b',"digest"')].replace(b"t.me", b"t\xff\xff\xff") + b"}"
+        line = content[:-1] + b',"digest":"%s"}' % hashlib.sha256(content).hexdigest().encode()
+    elif change == "space":
+        content = b" " + line[: line.rindex(b',"digest"')] + b"}"
+        line = content[:-1] + b',"digest":"%s"}' % hashlib.sha256(content).hexdigest().encode()
+    elif change == "nested":
+        content = b'{"x":' + line + b"," + line[1 : line.rindex(b',"digest"')] + b"}"
+        line = content[:-1] + b',"digest":"%s"}' % hashlib.sha256(content).hexdigest().encode()
+    file_of(folder).write_bytes(line + b"\n" + second + b"\n")
+    assert damage_of(folder).line == 1
+
+
+def test_a_longer_line_than_any_record_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Wherever the parts begin in which the file is read."""
+    whole = file_of(folder).read_bytes()
+    for block_bytes in (100, 1 << 20):
+        monkeypatch.setattr("dnsblock.orders.reading._BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr("dnsblock.orders.reading.MAX_LINE_BYTES", len(whole.splitlines()[0]))
+        found = list(reading.lines_of(file_of(folder)))
+        assert [(len(line.data), line.is_complete) for line in found] == [(len(whole.splitlines()[0]), False)]
 
 
 def test_a_record_holds_the_orders_own_bytes_and_the_digest_of_the_record_before(folder: Path):

@@ -105,12 +105,26 @@ def test_a_changed_file_changes_nothing(registry: Registry, order_id: str, chang
     assert len(lines(registry)) == len(before) + 1, "corrected once"
 
 
-@pytest.mark.parametrize(("order_id", "change"), [*CHANGES, ("none", lambda one: None)])
+FREE: list[tuple[str, Change]] = [  # of an order that nothing ends
+    ("b-4", lambda one: one.update(names="other.example")),
+    ("b-4", lambda one: one.update(action="exempt")),
+    ("b-4", lambda one: one.update(effective_at="2017-08-01T00:00:00+00:00")),
+    ("b-5", lambda one: one.update(effective_at="2017-06-01T00:00:00+00:00")),
+    ("b-4", lambda one: one.update(order_id="x")),
+    ("b-4", lambda one: one.update(issuer="b")),
+    ("b-4", lambda one: one.update(expires_at="2017-08-01T00:00:00+00:00")),
+    ("b-4", lambda one: one.update(special='{"0":["subtree",null,"unknown"]}')),
+]
+
+
+@pytest.mark.parametrize(("order_id", "change"), [*CHANGES, *FREE, ("none", lambda one: None)])
 @pytest.mark.parametrize("later", [None, "annulled", "accepted"])
 def test_zones_that_are_compiled_from_the_file_decide_nothing(
     registry: Registry, order_id: str, change: Change, later: str | None
 ):
     """They save time only where the ledger says the same. The file may also lack orders, or have others."""
+    registry.submit(block("b-4", "s.example", "r.example"), block("b-5", "s.example", "q.example"))
+    registry.ledger.keep_parsed()
     if later == "accepted":
         registry.submit(block("b-3", "v.example", "t.example"))
     tamper(registry, order_id, change)
@@ -123,6 +137,28 @@ def test_zones_that_are_compiled_from_the_file_decide_nothing(
             scratch = compile_orders_at(registry.config, orders, at).zones
             found = compile_orders_at(registry.config, orders, at, ahead).zones
             assert zone_facts(found) == zone_facts(scratch)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: one.update(special="[" * 100_000),
+        lambda one: one.update(special=None),
+        lambda one: one.update(names=1),
+        lambda one: one.update(file="twice"),
+        lambda one: one.update(reason={"code": 1}),
+        lambda one: one.update(order_id="x"),
+        lambda one: one.update(issuer="x"),
+        lambda one: one.update(sha256="0" * 64),
+    ],
+)
+def test_a_line_that_makes_no_sense_is_parsed_again(registry: Registry, change: Change):
+    """It costs itself alone: not the startup, and not another order."""
+    expected, before = registry.in_force(), sorted(lines(registry))
+    tamper(registry, "b-2", change)
+    reopened(registry)
+    assert registry.in_force() == expected
+    assert set(before) <= set(lines(registry))
 
 
 def zone_facts(zones: Mapping[str, OrderZone]) -> dict[str, tuple[str, int]]:
