@@ -6,6 +6,7 @@ calls, large arguments and no callbacks.
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import final
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "__version__",
     "canonical_name",
     "compile_list",
+    "file_digests",
     "keep_capabilities",
     "keep_net_bind_service",
     "sealed_lines",
@@ -81,6 +83,12 @@ def sealed_lines(data: bytes) -> list[tuple[int, str, bytes, bool]]:
 
     The fields of a line: the position of its line end, its SHA-256 in hexadecimal, and its hash as a leaf of
     a Merkle tree (RFC 6962, section 2.1). The last one says whether its digest is that of its content.
+    """
+
+def file_digests(paths: Sequence[Path], max_bytes: int) -> list[str | None]:
+    """The SHA-256 of each file in hexadecimal, without holding the interpreter.
+
+    None for a file that is not regular, has more bytes, or cannot be read. Symbolic links are followed.
     """
 
 class NotCompiled(RuntimeError):  # noqa: N818
@@ -270,6 +278,10 @@ class PolicyZone:
         If entries for a name conflict, `exact` beats `subtree` and `below`, then an exemption beats an
         answer, then the earlier line wins. Names that were chosen for their hashes are compiled, too.
         """
+
+    @staticmethod
+    def from_parts(name: str, rules: Sequence[Rule], parts: Sequence[tuple[str, int, str]]) -> PolicyZone:
+        """The same from parts with one match and rule each: match, rule, and the names, one per line."""
 
     def with_changes(self, rules: Sequence[Rule], data: bytes) -> PolicyZone | None:
         """This zone of entries, with changes, as if it were compiled again.

@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 from dnsblock import document
+from dnsblock._engine import file_digests
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused, capped, printable
 from dnsblock.log import fault
@@ -76,7 +77,9 @@ def examine(folder: Path, context: Context) -> Intake:
         paths = documents_in(folder)
     except Refused as err:
         return Intake((), (RefusedDocument(str(folder), err.problems),))
-    for path in paths:
+    for path, digest in zip(paths, file_digests(paths, MAX_DOCUMENT_BYTES), strict=True):
+        if digest is not None and _was_judged(digest, seen, context):
+            continue
         with costs_only_itself(str(path)) as problems:
             found += _read(path, folder, seen, context)
         if problems:
@@ -303,13 +306,18 @@ def _read(path: Path, folder: Path, seen: set[str], context: Context) -> Iterato
     """The order in a file; nothing if its bytes were seen before. Raises `Refused`."""
     data = document.read_bytes(path, max_bytes=MAX_DOCUMENT_BYTES)
     digest = hashlib.sha256(data).hexdigest()
-    known = context.known.by_digest.get(digest)
-    if digest in seen or (known is not None and not may_need_signatures(known)):
-        return  # it was judged when it was accepted
+    if _was_judged(digest, seen, context):
+        return
     seen.add(digest)
     order = load_entries_file(parse(str(path), data), folder)
     seen.update(order.digests)
     yield with_signatures(order, _signatures_of(path))
+
+
+def _was_judged(digest: str, seen: Collection[str], context: Context) -> bool:
+    """Whether a document was seen before, or was judged when it was accepted."""
+    known = context.known.by_digest.get(digest)
+    return digest in seen or (known is not None and not may_need_signatures(known))
 
 
 def _digest_of(path: Path) -> str | None:

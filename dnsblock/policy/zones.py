@@ -50,8 +50,8 @@ def compile_orders(
             compiled, given = changed
             return OrderZone(compiled, in_force, options, former.rules, given)
     rules = _Rules(zone, config)
-    lines = "".join(rules.lines(part) for part in sorted(in_force.parts.values(), key=_precedence_of))
-    compiled = PolicyZone.from_entries(zone.name, rules.since(0), lines.encode())
+    parts = [one for part in sorted(in_force.parts.values(), key=_precedence_of) for one in rules.parts(part)]
+    compiled = PolicyZone.from_parts(zone.name, rules.since(0), parts)
     return OrderZone(compiled, in_force, options, rules, rules.count)
 
 
@@ -101,16 +101,15 @@ class _Rules:
         """The rules after the first `given` ones."""
         return self._compiled[given:]
 
-    def lines(self, part: Part) -> str:
-        """The entries of an order in the engine's format."""
+    def parts(self, part: Part) -> list[tuple[str, int, str]]:
+        """The entries of an order for the engine: the match, the rule, and the names, one per line."""
         kind, order_id = part.kind, part.order.order_id
         rules = {answer: self.index(kind, answer, order_id) for answer in part.answers}
         matches = part.matches
         if len(matches) == len(rules) == 1:  # the usual case, faster
             (match,), (rule,) = matches, rules.values()
-            begin = f"{match} {rule} "
-            return begin + part.names.replace("\n", f"\n{begin}") + "\n"
-        return "".join(f"{entry.match} {rules[entry.answer]} {entry.name}\n" for entry in part.entries)
+            return [(match, rule, part.names)]
+        return [(entry.match, rules[entry.answer], entry.name) for entry in part.entries]
 
     def line(self, item: InForce) -> str:
         """An entry in the engine's format."""

@@ -19,7 +19,7 @@
 //!   [`targets`] judges them by policy, and [`relay`] rewrites it for the client.
 //! * [`engine`]: the interface to the control plane. [`shared`], [`counters`] and [`events`] are
 //!   shared with the worker threads.
-//! * [`sealed`]: the hashes of the ledger's lines; the packet path does not use it.
+//! * [`sealed`], [`digests`]: hashes of the ledger's lines, and of files; the packet path does not use them.
 //! * [`sys`]: system calls; the only file with `unsafe`.
 //! * `python`: the Python bindings, with the feature of that name.
 //!
@@ -30,6 +30,7 @@ pub mod cache;
 pub mod chain;
 pub mod cookie;
 pub mod counters;
+pub mod digests;
 pub mod engine;
 pub mod events;
 pub mod failures;

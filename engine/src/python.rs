@@ -6,14 +6,14 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use pyo3::create_exception;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::list;
 use crate::name::Name;
-use crate::sealed;
+use crate::{digests, list, sealed};
 
 mod counts;
 mod lists;
@@ -52,7 +52,7 @@ mod _engine {
     use super::counts::{Counts, UpstreamCounts};
 
     #[pymodule_export]
-    use super::{ListRefused, NotAName, canonical_name, sealed_lines};
+    use super::{ListRefused, NotAName, canonical_name, file_digests, sealed_lines};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name in Python")]
@@ -98,4 +98,11 @@ fn sealed_lines(py: Python<'_>, data: &[u8]) -> Vec<(usize, String, Cow<'static,
     let as_tuple =
         |line: sealed::Line| (line.end, hex(&line.hash), line.leaf.to_vec().into(), line.is_sealed);
     found.into_iter().map(as_tuple).collect()
+}
+
+/// The digest of each file in hexadecimal; none for a file that `digests::of_file` does not read.
+#[pyfunction]
+fn file_digests(py: Python<'_>, paths: Vec<PathBuf>, max_bytes: u64) -> Vec<Option<String>> {
+    let digest = |path: &PathBuf| digests::of_file(path, max_bytes).map(|digest| hex(&digest));
+    py.detach(|| paths.iter().map(digest).collect())
 }

@@ -10,7 +10,7 @@ TXT = 16
 NAME = "blocked.example"
 
 
-def told(subject: Subject, what: str, **flags: object) -> str:
+def text_of(subject: Subject, what: str, **flags: object) -> str:
     """The text of `serial.dnsblock` or `digest.dnsblock`. Its TTL is 0, so that nobody caches it."""
     reply = subject.query(f"{what}.dnsblock", "TXT", qclass=CH, **flags)
     (record,) = reply.answer
@@ -34,12 +34,15 @@ def test_serial_and_digest_are_those_of_status(subject: Subject, transport: str)
         subject.put_order(order)
         subject.reload()
         status = subject.status()
-        found = (told(subject, "serial", transport=transport), told(subject, "digest", transport=transport))
+        found = (
+            text_of(subject, "serial", transport=transport),
+            text_of(subject, "digest", transport=transport),
+        )
         assert found == (str(status["serial"]), status["digest"])
         seen.append(found)
     assert int(seen[0][0]) < int(seen[1][0])
     assert seen[0][1] != seen[1][1], "the block is lifted"
-    assert told(subject, "SERIAL", edns=True, transport=transport) == seen[1][0]
+    assert text_of(subject, "SERIAL", edns=True, transport=transport) == seen[1][0]
 
 
 def test_dig_shows_both(subject: Subject):
@@ -62,7 +65,7 @@ def test_other_clients_are_refused(subject: Subject, clients: list[str] | None):
 def test_a_monitor_need_not_be_a_client_of_the_resolver(subject: Subject):
     """It may ask for the snapshot, and for nothing else."""
     subject.start(local={"snapshot_clients": ["127.0.0.1"]}, access_control={"allow": ["127.9.9.0/24"]})
-    assert told(subject, "serial") == str(subject.status()["serial"])
+    assert text_of(subject, "serial") == str(subject.status()["serial"])
     for name, qclass in ((NAME, 1), ("version.bind", CH), ("serial.dnsblock", 1)):
         reply = subject.query(name, "TXT", qclass=qclass, edns=True)
         assert (reply.rcode, list(reply.extended_errors)) == ("REFUSED", [18])

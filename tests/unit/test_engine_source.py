@@ -24,7 +24,7 @@ LAYERS = [
     {"response"},
     {"list", "transport"},
     {"policy", "limits", "nat64", "message"},
-    {"name", "prefix", "cookie", "events", "sealed", "sys"},
+    {"name", "prefix", "cookie", "digests", "events", "sealed", "sys"},
 ]
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60

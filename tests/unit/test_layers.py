@@ -40,6 +40,7 @@ DOORS = {
     "dnsblock._engine": {
         "dnsblock.policy",
         "dnsblock.lists",
+        "dnsblock.orders.intake",
         "dnsblock.orders.reading",
         "dnsblock.actions",
         "dnsblock.publishing",

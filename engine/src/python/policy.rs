@@ -116,6 +116,17 @@ impl PolicyZone {
         compiled(py.detach(|| list::entries(name, rules, data)))
     }
 
+    #[staticmethod]
+    fn from_parts(
+        py: Python<'_>,
+        name: &str,
+        rules: Vec<PyRef<'_, Rule>>,
+        parts: Vec<(String, u32, String)>,
+    ) -> PyResult<PolicyZone> {
+        let rules = rules.iter().map(|rule| rule.0.clone()).collect();
+        compiled(py.detach(|| list::entries(name, rules, &lines_of(parts))))
+    }
+
     fn with_changes(
         &self,
         py: Python<'_>,
@@ -152,6 +163,18 @@ impl PolicyZone {
     fn digest(&self) -> String {
         digest_text(self.0.digest())
     }
+}
+
+/// The entries of all parts, one per line.
+fn lines_of(parts: Vec<(String, u32, String)>) -> Vec<u8> {
+    let mut lines = String::new();
+    for (scope, rule, names) in parts {
+        let begin = format!("{scope} {rule} ");
+        for name in names.split('\n') {
+            lines.extend([&begin, name, "\n"]);
+        }
+    }
+    lines.into_bytes()
 }
 
 fn compiled(result: Result<policy::PolicyZone, list::ZoneError>) -> PyResult<PolicyZone> {
