@@ -199,14 +199,14 @@ def _applied(fact: _Later, order: Order, record: Record) -> Order:
         case Approval():
             return order.released(Release(record.at, record.by, fact.reason, fact.entries))
         case Verified():
-            return replace(order, verified_at=record.at)
+            return replaced(order, verified_at=record.at)
         case Activated():
             first, lifted = order.enforced_at or record.at, max(0, order.enforceable - fact.entries)
             return replaced(order, enforced_at=first, activated_at=record.at, ended_at=None, lifted=lifted)
         case Lifted() if order.lifted + fact.entries < order.enforceable:  # others are still in force
-            return replace(order, lifted=order.lifted + fact.entries)
+            return replaced(order, lifted=order.lifted + fact.entries)
         case Lifted() | Expired():
-            return replace(order, ended_at=record.at)
+            return replaced(order, ended_at=record.at)
 
 
 def _unknown(issuer: str, order_id: str) -> Problem:
