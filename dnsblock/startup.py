@@ -67,23 +67,32 @@ class Startup:
 class CompiledAhead:
     """Compiles the orders that were parsed before, while the ledger and the inbox are read.
 
-    Most of them are what the ledger will say. The rest is compiled again.
+    An order of which the ledger says more is compiled again, such as one that is lifted.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._parsed: ParsedOrders | None = None
+        self._orders: Sequence[Order] = ()
         self._compiled: Future[OrdersAt | None] | None = None
 
     def load(self, folder: Path) -> ParsedOrders:
         """Loads the parsed orders, and begins to compile them in another thread."""
-        parsed, thread = ParsedOrders.load(folder), ThreadPoolExecutor(1)
-        self._compiled = thread.submit(_compile, self._config, list(parsed.orders))
+        self._parsed, thread = ParsedOrders.load(folder), ThreadPoolExecutor(1)
+        self._orders = list(self._parsed.orders)
+        self._compiled = thread.submit(_compile, self._config, self._orders)
         thread.shutdown(wait=False)
-        return parsed
+        return self._parsed
 
     def result(self) -> OrdersAt | None:
-        """Waits for it. None: nothing could be compiled."""
-        return None if self._compiled is None else self._compiled.result()
+        """Waits for it. None if anything was compiled that the ledger did not prove.
+
+        A document that somebody has put there may have any names, also ones that the engine reads as others.
+        """
+        if self._parsed is None or self._compiled is None:
+            return None
+        compiled = self._compiled.result()
+        return compiled if all(order.sha256 in self._parsed.proven for order in self._orders) else None
 
 
 def _compile(config: Config, orders: Sequence[Order]) -> OrdersAt | None:

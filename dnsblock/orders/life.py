@@ -93,7 +93,7 @@ class Part:
 
     @property
     def _effect(self) -> tuple[str, str, datetime]:
-        """All that an item has besides its entry. Nothing proves it for an order compiled ahead."""
+        """All that an item has besides its entry."""
         return self.kind, self.order.order_id, self.order.effective_at
 
     def beside(self, other: "Part | None") -> Iterator[InForce]:

@@ -91,6 +91,7 @@ class ParsedOrders:
         """`found`: each order with the digest of all its fields. `is_usable`: the file can be extended."""
         self._path, self._found, self._is_usable = path, dict(found), is_usable
         self._new: dict[str, bytes] = {}
+        self.proven: set[str] = set()  # the SHA-256 of the orders that the ledger says the same about
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -76,6 +76,9 @@ def read(path: Path, parsed: ParsedOrders | None = None) -> Content:
     orders = _Orders(path.parent / ENTRIES, parsed)
     for number, found in enumerate(lines_of(path), start=1):
         line = found
+        if len(line.data) >= MAX_LINE_BYTES:
+            damage = _damage(path, number, "longer than any record")
+            break
         if not line.is_complete:
             end = end_of_record(line.data)
             if end is None:
@@ -114,17 +117,16 @@ class Line(NamedTuple):
 
 
 def lines_of(path: Path) -> Iterator[Line]:
-    """The lines of a ledger, of bounded length: of a longer line, only the beginning is read."""
+    """The lines of a ledger, up to one that is longer than any record. It is not read to its end."""
     try:
         ledger = path.open("rb")
     except FileNotFoundError:
         return  # a ledger without records yet
     with ledger as file:
         for line in _all_lines(file):
-            if len(line.data) >= MAX_LINE_BYTES:
-                yield Line(line.data[:MAX_LINE_BYTES], "", b"", False, is_complete=False)
-                return
             yield line
+            if len(line.data) >= MAX_LINE_BYTES:
+                return
 
 
 def _all_lines(file: BinaryIO) -> Iterator[Line]:
@@ -207,6 +209,8 @@ class _Orders:
         sha256 = judged.sha256
         digest, place = self._unproven.pop(sha256, None), self._places.pop(sha256, None)
         if place is not None and digest == judged.parsed_sha256:
+            if self._parsed is not None:
+                self._parsed.proven.add(sha256)
             return
         if place is not None:
             # Somebody has changed the file of parsed orders, or this version parses otherwise.

@@ -222,7 +222,7 @@ def compile_orders_at(
 def compile_parsed(config: Config, orders: Sequence[Order], now: datetime) -> OrdersAt:
     """The zones of orders, if nothing but these documents said what is in force.
 
-    Only for `former`: nothing proves that the ledger has these orders, and it may hold or annul some.
+    Only for `former`, and only if the ledger has these documents. It may hold or annul some of the orders.
     """
     targets = ((one.issuer, target) for one in orders for target in one.targets)
     ended = {(issuer, target.order_id) for issuer, target in targets if target.entries is None}

@@ -179,6 +179,11 @@ const SERIAL: &[u8] = b"\x06serial\x08dnsblock\0";
 const DIGEST: &[u8] = b"\x06digest\x08dnsblock\0";
 
 impl Local {
+    /// Whether a client may ask for the snapshot in force.
+    pub fn serves_snapshot_to(&self, client: IpAddr) -> bool {
+        self.snapshot_clients.contains(client)
+    }
+
     /// Answers a query of class CH for the snapshot in force. `None` for other names and clients.
     /// The TTL is 0: nobody is to cache it.
     pub fn respond_about(
@@ -189,7 +194,7 @@ impl Local {
         max_payload: u16,
         out: &mut [u8],
     ) -> Option<usize> {
-        if !self.snapshot_clients.contains(client) {
+        if !self.serves_snapshot_to(client) {
             return None;
         }
         let mut text = [0; 1 + "sha256:".len() + 64];

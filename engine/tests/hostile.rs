@@ -7,6 +7,7 @@ use std::sync::Arc;
 use _engine::answer::{Client, Verdict, decide, read};
 use _engine::chain::{self, Chains, Sections};
 use _engine::list;
+use _engine::local::{Local, Switches};
 use _engine::message::{HEADER, Query, Record, Soa, Transport, flag, skip_name, u16_at};
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
@@ -50,7 +51,9 @@ fn name(text: &str) -> Name {
 fn rules() -> Rules {
     let everyone = Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
     let soa = Soa(name("localhost"), name("nobody.invalid"));
-    Rules { clients: Prefixes::new([everyone]), max_payload: 1232, soa, ..Rules::default() }
+    let clients = Prefixes::new([everyone]);
+    let local = Local::new(Switches::default(), None, clients.clone());
+    Rules { clients, local, max_payload: 1232, soa, ..Rules::default() }
 }
 
 /// One zone for each action, `ACTION.example`.
@@ -120,8 +123,13 @@ fn the_response_to_any_packet_is_well_formed() {
         let action = Action::ALL[random.below(8)].1;
         let qtype = [1, 28, 65, 255, 5, 6, 41, 252][random.below(8)];
         let (blocked, free) = (["a", action, "example"], ["free", "example"]);
-        let labels = [&blocked[random.below(2)..], &free][random.below(2)];
+        let about = [["serial", "digest"][random.below(2)], "dnsblock"];
+        let labels = [&blocked[random.below(2)..], &free, &about][random.below(3)];
         let mut packet = query(labels, qtype, random.below(2) == 1);
+        if labels == about {
+            let end = packet.iter().rposition(|byte| *byte == b'k').unwrap() + 2;
+            packet[end..end + 4].copy_from_slice(&[0, 16, 0, 3]); // TXT of class CH
+        }
         random.corrupt(&mut packet);
         let transport = Transport::ALL[random.below(2)];
         let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));

@@ -62,12 +62,17 @@ def test_other_clients_are_refused(subject: Subject, clients: list[str] | None):
         assert (reply.rcode, reply.answer) == ("REFUSED", ())
 
 
-def test_a_monitor_need_not_be_a_client_of_the_resolver(subject: Subject):
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("denied", ["refuse", "drop"])
+def test_a_monitor_need_not_be_a_client_of_the_resolver(subject: Subject, denied: str, transport: str):
     """It may ask for the snapshot, and for nothing else."""
-    subject.start(local={"snapshot_clients": ["127.0.0.1"]}, access_control={"allow": ["127.9.9.0/24"]})
-    assert text_of(subject, "serial") == str(subject.status()["serial"])
+    access = {"allow": ["127.9.9.0/24"], "denied": denied}
+    subject.start(local={"snapshot_clients": ["127.0.0.1"]}, access_control=access)
+    assert text_of(subject, "serial", transport=transport) == str(subject.status()["serial"])
+    if denied == "drop":
+        return
     for name, qclass in ((NAME, 1), ("version.bind", CH), ("serial.dnsblock", 1)):
-        reply = subject.query(name, "TXT", qclass=qclass, edns=True)
+        reply = subject.query(name, "TXT", qclass=qclass, edns=True, transport=transport)
         assert (reply.rcode, list(reply.extended_errors)) == ("REFUSED", [18])
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
-from dnsblock.orders import reading
 from dnsblock.orders.facts import Annulment, Approval, Held, Judged, Refusal, SignatureVerified, Verified
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, load_entries_file, parse
@@ -110,14 +109,19 @@ def test_a_line_with_right_digests_that_is_no_record_is_damage(folder: Path, cha
     assert damage_of(folder).line == 1
 
 
-def test_a_longer_line_than_any_record_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """Wherever the parts begin in which the file is read."""
+@pytest.mark.parametrize("block_bytes", [100, 1 << 20])
+@pytest.mark.parametrize("has_end", [True, False])
+def test_a_longer_line_than_any_record_is_damage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, has_end: bool
+):
+    """It is no incomplete last record, which would be removed with all that follows."""
     whole = file_of(folder).read_bytes()
-    for block_bytes in (100, 1 << 20):
-        monkeypatch.setattr("dnsblock.orders.reading._BLOCK_BYTES", block_bytes)
-        monkeypatch.setattr("dnsblock.orders.reading.MAX_LINE_BYTES", len(whole.splitlines()[0]))
-        found = list(reading.lines_of(file_of(folder)))
-        assert [(len(line.data), line.is_complete) for line in found] == [(len(whole.splitlines()[0]), False)]
+    monkeypatch.setattr("dnsblock.orders.reading._BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("dnsblock.orders.reading.MAX_LINE_BYTES", len(whole))
+    changed = whole + b"x" * len(whole) + (b"\n" + whole if has_end else b"")
+    file_of(folder).write_bytes(changed)
+    assert damage_of(folder).line == 3
+    assert file_of(folder).read_bytes() == changed
 
 
 def test_a_record_holds_the_orders_own_bytes_and_the_digest_of_the_record_before(folder: Path):

@@ -58,7 +58,9 @@ impl Worker {
         let serving = self.shared.serving.load();
         let rules = &serving.rules;
         let standing = match rules.clients.contains(peer.ip()) {
-            false if rules.drop_others => return self.counters.count(Transport::Tcp, Outcome::Dropped, &[]),
+            false if rules.drop_others && !rules.local.serves_snapshot_to(peer.ip()) => {
+                return self.counters.count(Transport::Tcp, Outcome::Dropped, &[]);
+            }
             false => tcp::Standing::Stranger,
             true if rules.exempt.contains(peer.ip()) => tcp::Standing::Exempt,
             true => tcp::Standing::Client,
