@@ -9,6 +9,7 @@ from contextlib import closing
 
 import httpx
 import pytest
+from ports import free_port
 
 from .asking import TIMEOUT
 from .harness import ISSUER, Subject, is_sinkholed
@@ -469,9 +470,7 @@ def test_a_reload_opens_moves_and_closes_the_api(api: IssuersApi):
     api.configure(api.options(listen="127.0.0.1:0"), http={"max_connections": 100})
     api.subject.reload()
     assert api.address == first, "port 0 again: nothing changes"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     api.configure(api.options(listen=f"127.0.0.1:{port}"))
     api.subject.reload()
     assert api.address == ("127.0.0.1", port)

@@ -224,9 +224,10 @@ def test_no_query_is_lost_when_all_addresses_replace_one_that_has_outstanding_qu
 def test_an_address_that_cannot_be_bound_affects_only_listen_addresses(subject: Subject):
     """One bad input affects only itself: orders and upstreams of the same reload come into force."""
     subject.start()
+    port = free_port()  # not an ephemeral one: a client must not take it when it is free again
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind(("127.0.0.1", 0))
-        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        other.bind(("127.0.0.1", port))
+        taken = f"127.0.0.1:{port}"
         subject.configure(listen=["127.0.0.1:0", taken], orders=[block("B-1", ["blocked.example"])])
         said = subject.cli("reload")
         assert said.code == 4
