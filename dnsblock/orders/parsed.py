@@ -31,7 +31,6 @@ from dnsblock.orders.schema import (
 )
 
 FILE = "orders.cache"
-LEDGER = "ledger.jsonl"
 _HEADER = f"dnsblock {__version__} orders 1\n".encode()  # another version may parse differently
 MAX_BYTES = 4 << 30
 # Fields that are not in the document, or that are stored in another way.
@@ -202,7 +201,7 @@ def _order(found: dict[str, Any], sha256: str) -> Order:
     if found.pop("sha256") != sha256:
         raise ValueError("another order")
     return Order(
-        file=LEDGER,
+        file="ledger.jsonl",
         sha256=sha256,
         entries=entries,
         targets=targets,

@@ -3,7 +3,7 @@
 `read` does the input and may refuse it. `build` is then a pure function of a draft and the time.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import IPv6Address
@@ -211,12 +211,17 @@ def compile_orders_at(
     """
     state = derive(orders, now, None if former is None else former.state)
     before = {} if former is None else former.zones
-    zones = {
-        zone.name: compile_orders(zone, config, state.entries_of(zone.issuer), before.get(zone.name))
+    return OrdersAt(state, _order_zones(config, state.entries_of, before))
+
+
+def _order_zones(
+    config: Config, entries_of: Callable[[str], Entries], before: Mapping[str, OrderZone]
+) -> dict[str, OrderZone]:
+    return {
+        zone.name: compile_orders(zone, config, entries_of(zone.issuer), before.get(zone.name))
         for zone in config.zones
         if zone.issuer is not None
     }
-    return OrdersAt(state, zones)
 
 
 def compile_parsed(config: Config, orders: Sequence[Order], now: datetime) -> OrdersAt:
@@ -231,11 +236,7 @@ def compile_parsed(config: Config, orders: Sequence[Order], now: datetime) -> Or
         part = Life(order).in_force(now)
         if part is not None and (order.issuer, order.order_id) not in ended:
             parts.setdefault(order.issuer, {})[order.sha256] = part
-    zones = {
-        zone.name: compile_orders(zone, config, Entries(parts.get(zone.issuer, {})))
-        for zone in config.zones
-        if zone.issuer is not None
-    }
+    zones = _order_zones(config, lambda issuer: Entries(parts.get(issuer, {})), NO_ORDERS)
     return OrdersAt(State(EMPTY, now), zones)
 
 
@@ -313,8 +314,7 @@ def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> P
         own = policy.lists if zone.issuer is None else now.zones
         placed.append(placement(zone, own[zone.name].compiled, None).place())
     snapshot = Snapshot(placed, policy.snapshot.serial, policy.nat64)
-    own_zones = (snapshot, tuple(placed), now.state, at)
-    return Policy(*own_zones, nat64=policy.nat64, lists=policy.lists, orders=now.zones, plan=policy.plan)
+    return replace(policy, snapshot=snapshot, placed=tuple(placed), state=now.state, at=at, orders=now.zones)
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:

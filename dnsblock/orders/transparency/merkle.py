@@ -43,6 +43,7 @@ class Tree:
     def of_hashes(cls, leaves: bytearray) -> "Tree":
         """A tree of leaves whose hashes are given, one after the other. Faster than adding each."""
         tree = cls()
+        # As with `node_hash`, but without a call and two copies for each node.
         tree.size, tree._levels = len(leaves) // HASH_BYTES, [leaves]
         pair = 2 * HASH_BYTES
         while len(below := tree._levels[-1]) >= pair:
