@@ -19,7 +19,7 @@ from dnsblock.errors import LedgerUnwritable, Problem, Refused
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import fold
 from dnsblock.orders.parsed import ParsedOrders
-from dnsblock.orders.reading import ENTRIES, Content, lines_of, read
+from dnsblock.orders.reading import ENTRIES, MAX_LINE_BYTES, Content, lines_of, read
 from dnsblock.orders.records import (
     Fact,
     Position,
@@ -223,6 +223,8 @@ class Ledger:
                 if isinstance(fact, Order):
                     _store_entries(self._folder / ENTRIES, fact)
                 line = encode(Record(n, at, by, fact), last)
+                if len(line) >= MAX_LINE_BYTES:  # the next process would take it for damage
+                    raise LedgerUnwritable(f"{self.path}: a record is too long: nothing was accepted")
                 last = hashlib.sha256(line).hexdigest()
                 hashes.append(last)
                 lines.append(line)

@@ -124,6 +124,17 @@ def test_a_longer_line_than_any_record_is_damage(
     assert file_of(folder).read_bytes() == changed
 
 
+def test_a_record_that_a_restart_would_not_read_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """The bounds of documents keep records shorter. This holds if a bound is wrong."""
+    before = file_of(folder).read_bytes()
+    monkeypatch.setattr("dnsblock.orders.ledger.MAX_LINE_BYTES", 100)
+    with Ledger.open(folder) as ledger:
+        with pytest.raises(LedgerUnwritable, match="too long"):
+            append(ledger, orders(block("b-2", "c.example")))
+        assert ids(ledger) == ["b-1", "u-1"]
+    assert file_of(folder).read_bytes() == before
+
+
 def test_a_record_holds_the_orders_own_bytes_and_the_digest_of_the_record_before(folder: Path):
     """A court checks the chain with sha256sum and no program of ours."""
     lines = file_of(folder).read_bytes().splitlines()
