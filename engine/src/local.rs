@@ -174,7 +174,7 @@ impl Local {
     }
 }
 
-/// The names of class CH that tell which snapshot is in force.
+/// The names for the snapshot in force, in class CH.
 const SERIAL: &[u8] = b"\x06serial\x08dnsblock\0";
 const DIGEST: &[u8] = b"\x06digest\x08dnsblock\0";
 

@@ -183,7 +183,7 @@ pub enum Refusal {
     Drop,
     /// A response without records, with this RCODE.
     Error(u16),
-    /// A query for TXT of class CH, by which servers tell about themselves (RFC 4892 2). `name` is
+    /// A query for TXT of class CH, by which servers are identified (RFC 4892 2). `name` is
     /// set. A name that the server does not know is refused.
     Chaos,
 }

@@ -1,7 +1,8 @@
-"""The snapshot in force, told by the DNS to the clients that may ask (`local.snapshot_clients`)."""
+"""Serial and digest of the snapshot in force as TXT records of class CH (`local.snapshot_clients`)."""
 
 import pytest
 
+from . import wire
 from .harness import Subject
 from .orders import block, unblock
 
@@ -27,7 +28,7 @@ def text_of(subject: Subject, what: str, **flags: object) -> str:
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_serial_and_digest_are_those_of_status(subject: Subject, transport: str):
-    """RFC 4892 section 2: the DNS tells which of many instances answers, and what it enforces."""
+    """RFC 4892 section 2: a query identifies which of many instances answers. Here also: what it enforces."""
     subject.start(local={"snapshot_clients": ["127.0.0.1"]})
     seen: list[tuple[str, str]] = []
     for order in (block("B-1", [NAME]), unblock("U-1", "B-1")):
@@ -70,10 +71,21 @@ def test_a_monitor_need_not_be_a_client_of_the_resolver(subject: Subject, denied
     subject.start(local={"snapshot_clients": ["127.0.0.1"]}, access_control=access)
     assert text_of(subject, "serial", transport=transport) == str(subject.status()["serial"])
     if denied == "drop":
+        assert_only_the_last_is_answered(subject)
         return
     for name, qclass in ((NAME, 1), ("version.bind", CH), ("serial.dnsblock", 1)):
         reply = subject.query(name, "TXT", qclass=qclass, edns=True, transport=transport)
         assert (reply.rcode, list(reply.extended_errors)) == ("REFUSED", [18])
+
+
+def assert_only_the_last_is_answered(subject: Subject) -> None:
+    """Queries of one flow are answered in order, so the first response is that for the last one."""
+    with subject.udp() as sock:
+        for name, qclass in ((NAME, 1), ("version.bind", CH), ("serial.dnsblock", 1)):
+            sock.send(wire.query(name, "TXT", qclass=qclass))
+        good = wire.query("serial.dnsblock", "TXT", qclass=CH)
+        sock.send(good)
+        assert sock.recv(4096)[:2] == good[:2]
 
 
 @pytest.mark.parametrize(
