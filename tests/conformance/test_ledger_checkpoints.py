@@ -251,6 +251,8 @@ def test_a_ledger_that_is_changed_while_the_daemon_runs_is_refused(
     subject.start(orders=[block("B-1", [STAYS]), block("B-2", [LIFTED])], upstreams=[upstream.address])
     subject.put_order(unblock("U-1", "B-2"))
     subject.reload()
+    # Otherwise the daemon may append the event behind a line that was cut, and the ledger is corrupt.
+    wait_for(lambda: any(b'"kind":"lifted"' in line for line in lines(subject)), "the event is recorded")
     happened(subject)
     wait_for(lambda: subject.metrics().total("dnsblock_ledger_mismatch") == 1, "the change is noticed")
     subject.put_order(block("B-3", [NEW]))
