@@ -342,6 +342,11 @@ def with_places(service: Service, witness: Witness, **options: object) -> dict[s
     }
 
 
+def has_cosigned_all(witness: Witness, subject: Subject, origin: str) -> Callable[[], bool]:
+    """Whether it has cosigned every record of the ledger. It may have cosigned a part of them before."""
+    return lambda: witness.cosigned.get(origin, (0,))[0] == len(lines(subject))
+
+
 def test_a_witness_cosigns_and_a_server_stores_each_checkpoint(
     subject: Subject, service: Service, witness: Witness
 ):
@@ -355,9 +360,7 @@ def test_a_witness_cosigns_and_a_server_stores_each_checkpoint(
     for number in range(2, 5):
         subject.put_order(block(f"B-{number}", [f"n{number}.example"]))
         subject.reload()
-        wait_for(
-            lambda: witness.cosigned.get(key["origin"], (0,))[0] == len(lines(subject)), "the witness cosigns"
-        )
+        wait_for(has_cosigned_all(witness, subject, key["origin"]), "the witness cosigns")
     wait_for(
         lambda: any(f"-{len(lines(subject)):012d}-" in path for path in service.stored), "the server has it"
     )
@@ -385,7 +388,7 @@ def test_a_witness_that_knows_more_records_is_an_alert(subject: Subject, service
     shutil.copytree(state(subject), subject.folder / "yesterday")
     subject.put_order(block("B-2", [NEW]))
     subject.launch()
-    wait_for(lambda: key["origin"] in witness.cosigned, "the witness cosigns")
+    wait_for(has_cosigned_all(witness, subject, key["origin"]), "the witness cosigns")
     subject.kill()
     shutil.rmtree(state(subject))
     shutil.copytree(subject.folder / "yesterday", state(subject))
