@@ -358,6 +358,13 @@ class Snapshot:
         The longest prefix of a zone comes first.
         """
 
+    def export(self, descriptor: int, kind: str, head: str, origin: str) -> tuple[int, int, dict[str, int]]:
+        """Writes the enforced zones as a file of this kind: `rpz` with the name `origin`, `text` or `hosts`.
+
+        `head` comes first; the last line is a comment with the counts. Returns the numbers of entries and of
+        records, and by reason the entries that the format cannot express. Raises `OSError` and `ValueError`.
+        """
+
     @property
     def serial(self) -> int: ...
     @property

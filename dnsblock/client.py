@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
 from pathlib import Path
@@ -21,6 +21,7 @@ from dnsblock.errors import DaemonUnreachable, PartlyRefused, Problem, Refused, 
 MAX_CANDIDATE_BYTES = 64 << 20  # of an order document or a list for `impact`
 MAX_SUBMITTED_BYTES = 320 << 20  # of all documents and entries files in one request
 MAX_SUBMITTED_DOCUMENTS = 1000
+PIECE_BYTES = 64 << 10  # of an export
 MAX_PROBED = 10_000  # names of one order in a probe
 MAX_SERIAL = (1 << 32) - 1  # of an SOA record
 # Usually half a second is enough. A server short of memory or CPU time may need much longer.
@@ -217,6 +218,22 @@ class Client:
         """Ends the impact run early. The client that started it gets the counts so far."""
         self._ask("DELETE", "/v1/impact")
 
+    def export(self, kind: str, zones: Sequence[str], origin: str | None) -> Iterator[bytes]:
+        """The policy zones as a file, in pieces. Raises `Refused`."""
+        asked = {"format": kind, "zones": ",".join(zones), "origin": origin}
+        params = {key: value for key, value in asked.items() if value}
+        target = f"/v1/export?{urlencode(params)}"
+        try:
+            with contextlib.closing(_Connection(self._path, LONG_TIMEOUT_SECONDS)) as connection:
+                connection.request("GET", target)
+                response = connection.getresponse()
+                if not _is_success(response):
+                    raise self._failure(response, _read(response))
+                while piece := response.read1(PIECE_BYTES):
+                    yield piece
+        except (OSError, HTTPException, ValueError, RecursionError) as err:
+            raise DaemonUnreachable(self._why_unreachable(err)) from err
+
     def _ask(
         self,
         method: str,
@@ -243,13 +260,16 @@ class Client:
             ) from err
         except (OSError, HTTPException, ValueError, RecursionError) as err:
             raise DaemonUnreachable(self._why_unreachable(err)) from err
-        if _is_success(response) or "documents" in answer:
-            return answer
+        if not (_is_success(response) or "documents" in answer):
+            raise self._failure(response, answer)
+        return answer
+
+    def _failure(self, response: HTTPResponse, answer: Mapping[str, Any]) -> Exception:
         why = answer.get("detail")
         if 400 <= response.status < 500 and isinstance(why, str):
-            raise Refused([Problem("dnsblock", None, "", why)])
+            return Refused([Problem("dnsblock", None, "", why)])
         failure = f"failed to respond (HTTP {response.status}): {why or answer}"
-        raise DaemonUnreachable(printable(f"the daemon at {self._path} {failure}"))
+        return DaemonUnreachable(printable(f"the daemon at {self._path} {failure}"))
 
     def _work(self) -> str:
         """The current work of a daemon that timed out, if it still reports that."""

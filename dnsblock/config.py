@@ -503,6 +503,24 @@ class Probes(Options):
     open: Annotated[tuple[DnsName, ...], Field(max_length=1000)] = ()  # names that must not be blocked
 
 
+ExportFormat = Literal["rpz", "text", "hosts"]
+
+
+class ExportFile(Options):
+    """A file with policy zones for other software, which is kept current."""
+
+    file: FilePath
+    format: ExportFormat = "rpz"
+    origin: DnsName | None = None  # the name of the zone; of rpz
+    zones: Annotated[tuple[Identifier, ...], Field(max_length=MAX_ZONES)] = ()  # empty: all that are enforced
+
+    @model_validator(mode="after")
+    def _has_its_name(self) -> Self:
+        if (self.format == "rpz") != (self.origin is not None):
+            raise ValueError("origin is the name of the zone: rpz needs one, and other formats have none")
+        return self
+
+
 class HistoryOptions(Options):
     """How much history is kept."""
 
@@ -544,6 +562,7 @@ class Config(Options):
     ] = ()  # names that no list or order may block
     guards: OrderGuards = as_written({})
     probes: Probes | None = as_written({})  # null: none
+    exports: Annotated[tuple[ExportFile, ...], Field(max_length=16)] = ()  # files for other software
     history: HistoryOptions = as_written({})
     ledger: LedgerOptions = as_written({})
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial

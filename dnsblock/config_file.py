@@ -111,6 +111,7 @@ def _cross_check(config: Config, read: Document, broken: frozenset[str]) -> Iter
                 reason = "this is our own listen address, a loop: list the real resolvers in upstream.servers"
                 yield read.problem(("upstream", "servers", index), str(server), reason)
     yield from _check_zones(config, read, broken)
+    yield from _check_exports(config, read, broken)
 
 
 def _is_reached_at(listen: Endpoint, server: Endpoint) -> bool:
@@ -138,3 +139,15 @@ def _check_zones(config: Config, read: Document, broken: frozenset[str]) -> Iter
     for index, issuer in enumerate(config.issuers):
         if any(one.id == issuer.id for one in config.issuers[:index]):
             yield read.problem(("issuers", index, "id"), issuer.id, "this issuer is listed twice")
+
+
+def _check_exports(config: Config, read: Document, broken: frozenset[str]) -> Iterator[Problem]:
+    zones = {zone.name: zone for zone in config.zones}
+    for index, export in enumerate(config.exports):
+        if any(one.file == export.file for one in config.exports[:index]):
+            yield read.problem(("exports", index, "file"), str(export.file), "this file is listed twice")
+        for name in () if "zones" in broken else export.zones:
+            if name not in zones:
+                yield read.problem(("exports", index, "zones"), name, "no zone has this name")
+            elif zones[name].is_shadow:
+                yield read.problem(("exports", index, "zones"), name, "a shadow zone enforces nothing")

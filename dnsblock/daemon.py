@@ -19,6 +19,7 @@ from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_file import load
 from dnsblock.errors import Refused, as_refused
+from dnsblock.exports import Exports
 from dnsblock.http.api import control_app
 from dnsblock.http.connections import connections_of
 from dnsblock.http.issuers import Gate, issuers_app
@@ -98,6 +99,7 @@ class Daemon:
         self.actions = Actions(self.publisher, self.refresher, self.engine)
         self.verification = Verification(self.publisher, lambda: self.listening)
         self.checkpoints = Checkpoints(self.publisher)
+        self.exports = Exports(self.publisher)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
 
@@ -168,6 +170,7 @@ class Daemon:
                     self.refresher.run(lambda: self.config),
                     self.verification.run(),
                     self.checkpoints.run(),
+                    self.exports.run(),
                     replace_corrupt(lambda: self.publisher.lists, hooks.publish, self.metrics.corrupt),
                 )
             ]

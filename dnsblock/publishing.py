@@ -145,6 +145,7 @@ class Publisher:
         self.has_published = asyncio.Event()  # wakes the task that waits for the next scheduled change
         self.is_stopping = False
         self.may_have_orders = asyncio.Event()  # wakes the task that compares status statements
+        self.may_export = asyncio.Event()  # wakes the task that keeps exports current
         self._engine, self._observer = engine, observer
         self._take_over, self._http_endpoints = take_over, http_endpoints
         self.rules = started.draft.rules
@@ -363,6 +364,7 @@ class Publisher:
         await self._take_over(done.bound, former)
         self.has_published.set()
         self.may_have_orders.set()
+        self.may_export.set()
 
     async def note(self, facts: Sequence[Fact], by: Principal) -> bool:
         """Records events that change nothing in force. False if that failed."""

@@ -21,6 +21,7 @@ from dnsblock.cli.common import (
     local_time,
     print_table,
 )
+from dnsblock.cli.export import export
 from dnsblock.cli.impact import impact
 from dnsblock.cli.log import log
 from dnsblock.cli.orders import order
@@ -400,6 +401,7 @@ for command in (
     lists.diff,
     lists.history,
     lists.rollback,
+    export,
     why,
 ):
     main.add_command(command)

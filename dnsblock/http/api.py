@@ -28,6 +28,7 @@ from dnsblock.http.answers import (
 )
 from dnsblock.http.callers import local_caller
 from dnsblock.http.control import Control, View
+from dnsblock.http.exports import export_routes
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.http.log import log_routes
@@ -112,6 +113,7 @@ def control_app(control: Control) -> ASGIApp:
             *lists_routes(control),
             *log_routes(control),
             *impact_routes(control),
+            *export_routes(control),
             *_order_routes(control),
         ],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},

@@ -9,6 +9,7 @@ from typing import Protocol
 from dnsblock.actions import Actions
 from dnsblock.checkpoints import Checkpoints
 from dnsblock.config import Config
+from dnsblock.exports import Exports
 from dnsblock.http.connections import Connections
 from dnsblock.http.traffic import Traffic
 from dnsblock.lists.refresh import Refresher
@@ -69,6 +70,10 @@ class View(Protocol):
     @property
     def checkpoints(self) -> Checkpoints:
         """The signed checkpoints of the ledger."""
+
+    @property
+    def exports(self) -> Exports:
+        """The files that are kept current for other software."""
 
     @property
     def statements(self) -> Statements:

@@ -12,7 +12,7 @@
 //! * [`limits`]: rate limits and connection limits. [`failures`]: questions that failed a moment
 //!   ago and are not sent again. [`suffixes`]: the public suffix list.
 //! * [`policy`], [`list`]: policy zones and snapshots, their lookup and their compiler. [`impact`]:
-//!   counts what one more zone would block.
+//!   counts what one more zone would block. [`export`] writes zones for other software.
 //! * [`cache`]: cached responses of upstreams.
 //! * [`upstream`]: forwarding: choice of an upstream, health, timeouts, coalescing.
 //! * [`response`]: an upstream's response, parsed once. [`chain`] follows it to its targets,
@@ -33,6 +33,7 @@ pub mod counters;
 pub mod digests;
 pub mod engine;
 pub mod events;
+pub mod export;
 pub mod failures;
 pub mod impact;
 pub mod limits;

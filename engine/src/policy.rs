@@ -333,6 +333,16 @@ impl PolicyZone {
         self.skips(name.labels()).find_map(|skip| self.entry_at(name, walk, skip))
     }
 
+    /// The entry that decides about all names below `name` that no entry names: the longest owner whose
+    /// entry covers names below it.
+    pub fn find_below(&self, name: &Name, walk: &Walk) -> Option<Found<'_>> {
+        (0..name.labels()).find_map(|skip| {
+            let (scope, rank) = self.names.find(walk.hash(skip), walk.text(), name.offset(skip))?;
+            let (scope, rule) = scope.under?;
+            Some(Found { skip, scope, rule: &self.rules.all()[rule as usize], rank })
+        })
+    }
+
     /// Prefetches one part of the memory that `find` reads; the parts before must have arrived. If
     /// a list is much larger than the processor's caches, `find` mostly waits for memory. With one
     /// call for all queries of a batch, these waits overlap.
@@ -370,6 +380,11 @@ impl PolicyZone {
         self.names.find(walk.hash(skip), walk.text(), name.offset(skip)).map(|(scope, _)| scope)
     }
 
+    /// Whether it has an entry of exactly this name.
+    pub fn owns(&self, name: &Name, walk: &Walk) -> bool {
+        self.scope_of(name, walk, 0).is_some()
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -386,6 +401,11 @@ impl PolicyZone {
     /// The ranks of entries are below this.
     pub fn ranks(&self) -> usize {
         self.names.ranks()
+    }
+
+    /// The prefixes of a zone of addresses. They have the first rule.
+    pub fn prefixes(&self) -> impl Iterator<Item = &Prefix> {
+        self.addresses.iter()
     }
 
     /// The number of distinct owner names or prefixes.

@@ -16,7 +16,7 @@ LAYERS = [
     {"engine"},
     {"worker"},
     {"shared"},
-    {"upstream", "impact"},
+    {"upstream", "impact", "export"},
     {"answer"},
     {"rules", "targets", "failures", "counters"},
     {"cache", "suffixes", "local", "outcome"},

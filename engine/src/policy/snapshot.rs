@@ -175,6 +175,14 @@ impl Snapshot {
         zones.find_map(|(place, PlacedZone { zone, .. })| zone.decide(place, name, walk, transport))
     }
 
+    /// The decision about all names below `name` that no entry names.
+    pub fn find_below(&self, name: &Name, walk: &Walk, transport: Transport) -> Option<Decision<'_>> {
+        self.zones.iter().enumerate().find_map(|(place, PlacedZone { zone, .. })| {
+            let decision = Decision::new(place, zone.find_below(name, walk)?, walk.hash(0))?;
+            decision.holds(transport).then_some(decision)
+        })
+    }
+
     /// See `PolicyZone::warm`.
     pub fn warm(&self, name: &Name, walk: &Walk, step: LookupStep) {
         for PlacedZone { zone, .. } in &self.zones {

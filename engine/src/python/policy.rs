@@ -1,18 +1,27 @@
 //! Policy for Python: answers, rules, zones and snapshots.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufWriter;
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::{ListRefused, digest_text, lists, name, refused};
+use crate::export;
 use crate::list;
 use crate::message::Transport;
 use crate::name::Name;
 use crate::nat64::Nat64;
 use crate::policy::{self, Action, Evaluation, Structured, Target};
 use crate::prefix::Prefix;
+use crate::sys;
+
+/// Bytes of an export that are written at once.
+const BUFFER: usize = 64 << 10;
 
 //------- Answer, Rule -------------------------------------------------------
 
@@ -259,6 +268,22 @@ impl Snapshot {
             NameOrAddress::Name(text) => Ok(self.covering_name(&name(&text)?)),
             NameOrAddress::Address(address) => Ok(self.covering_address(address)),
         }
+    }
+
+    /// Writes the enforced zones to a file or a pipe. Returns entries, records, and what was left out.
+    fn export(
+        &self,
+        py: Python<'_>,
+        descriptor: RawFd,
+        kind: &str,
+        head: &str,
+        origin: &str,
+    ) -> PyResult<(u64, u64, BTreeMap<&'static str, u64>)> {
+        let format = export::Format::from_name(kind).ok_or_else(|| refused("a format", kind))?;
+        let (origin, file) = (name(origin)?, File::from(sys::duplicate(descriptor)?));
+        let out = BufWriter::with_capacity(BUFFER, file);
+        let exported = py.detach(|| export::write(&self.0, format, head, &origin, out))?;
+        Ok((exported.entries, exported.records, exported.left_out))
     }
 
     #[getter]

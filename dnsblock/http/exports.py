@@ -1,0 +1,85 @@
+"""The control API for exports: policy zones as a file for other software."""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from dnsblock.config import ExportFormat
+from dnsblock.errors import Refused
+from dnsblock.http.answers import ApiError, asked, not_a_name, refused, view_of
+from dnsblock.http.control import Control
+from dnsblock.log import fault
+from dnsblock.names import NameRefused, canonical
+from dnsblock.rpz.export import Export, Wanted
+
+MOST = 4  # at the same time: each has a thread
+PIECE_BYTES = 64 << 10
+
+
+class Asked(BaseModel):
+    """The query of GET /v1/export."""
+
+    format: ExportFormat
+    zones: Annotated[str, Field(max_length=8192)] = ""  # names, separated by commas; none: all
+    origin: Annotated[str, Field(max_length=1024)] | None = None
+
+
+def export_routes(control: Control) -> list[Route]:
+    """The routes for exports."""
+    running = asyncio.Semaphore(MOST)
+
+    async def get_export(request: Request) -> Response:
+        """The zones in force now, as one file. It is complete only with its last line, the counts."""
+        query, view = asked(request, Asked), await view_of(control, request)
+        try:
+            origin = None if query.origin is None else canonical(query.origin)
+        except NameRefused as err:
+            raise not_a_name(err) from err
+        names = [name for name in query.zones.split(",") if name]
+        policy = view.publisher.policy
+        serial = policy.snapshot.serial
+        try:
+            export = Export.of(Wanted(query.format, origin, names), view.config, policy.placed, serial)
+        except Refused as err:
+            return refused(err)
+        if running.locked():
+            raise ApiError(
+                503, "BUSY", f"{MOST} exports are running: try again", headers={"Retry-After": "10"}
+            )
+        return StreamingResponse(_pieces(export, running), media_type="text/plain; charset=utf-8")
+
+    return [Route("/v1/export", get_export)]
+
+
+async def _pieces(export: Export, running: asyncio.Semaphore) -> AsyncIterator[bytes]:
+    """The file. A thread writes it to a pipe, no faster than the client reads."""
+    async with running:
+        reading, writing = os.pipe()
+        threading.Thread(target=_write, args=(export, writing), name="export", daemon=True).start()
+        reader = asyncio.StreamReader(limit=PIECE_BYTES)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+        )
+        try:
+            while piece := await reader.read(PIECE_BYTES):
+                yield piece
+        finally:
+            transport.close()  # the writing thread then gets an error, and ends
+
+
+def _write(export: Export, descriptor: int) -> None:
+    try:
+        export.write(descriptor)
+    except BrokenPipeError:
+        pass  # the client has gone
+    except Exception:  # the client notices that the last line is missing
+        fault("internal error in an export")
+    finally:
+        os.close(descriptor)

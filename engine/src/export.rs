@@ -1,0 +1,162 @@
+//! Writes policy zones as a file for other software: an RPZ zone file, a list of names, or a hosts file.
+//!
+//! The zones are combined to one, whose entries decide as these zones do in their order. So this is no
+//! union: an entry that an earlier zone covers is left out, and an exemption is written as the decision of
+//! the next zone. Entries that a format cannot express are left out and counted: what the file blocks, these
+//! zones block too.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use crate::message::Transport;
+use crate::name::{Name, Walk};
+use crate::policy::names::SEED;
+use crate::policy::{Action, Decision, Snapshot};
+
+mod names;
+mod rpz;
+
+/// The entries that are named of those that were left out.
+const NAMED: u64 = 1000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A response policy zone (draft-vixie-dnsop-dns-rpz-00).
+    Rpz,
+    /// One name per line. It stands for itself and for all names below.
+    Text,
+    /// Addresses and names, as in hosts(5). A name stands only for itself.
+    Hosts,
+}
+
+impl Format {
+    pub const ALL: [(Format, &str); 3] =
+        [(Format::Rpz, "rpz"), (Format::Text, "text"), (Format::Hosts, "hosts")];
+
+    pub fn from_name(name: &str) -> Option<Format> {
+        Format::ALL.iter().find(|(_, known)| *known == name).map(|(format, _)| *format)
+    }
+}
+
+/// The counts of a file that was written.
+#[derive(Debug, Default, PartialEq)]
+pub struct Exported {
+    /// Names with an entry of their own; for RPZ also prefixes.
+    pub entries: u64,
+    /// Lines or records of these.
+    pub records: u64,
+    /// Entries that the format cannot express, by the reason.
+    pub left_out: BTreeMap<&'static str, u64>,
+}
+
+/// The zones to write, and where. The first entries that are left out become comments.
+struct Output<'a, W> {
+    snapshot: &'a Snapshot,
+    out: W,
+    comment: &'static str,
+    counts: Exported,
+    named: u64,
+}
+
+/// Writes the zones of a snapshot. `head` is lines for the top of the file; `origin` the name of an RPZ zone.
+///
+/// The last line is a comment with the counts: a file without it is incomplete.
+pub fn write(
+    snapshot: &Snapshot,
+    format: Format,
+    head: &str,
+    origin: &Name,
+    out: impl Write,
+) -> io::Result<Exported> {
+    let comment = if format == Format::Rpz { ";" } else { "#" };
+    let mut output = Output { snapshot, out, comment, counts: Exported::default(), named: 0 };
+    output.out.write_all(head.as_bytes())?;
+    match format {
+        Format::Rpz => rpz::write(&mut output, origin)?,
+        Format::Text => names::write_text(&mut output)?,
+        Format::Hosts => names::write_hosts(&mut output)?,
+    }
+    let Exported { entries, records, ref left_out } = output.counts;
+    let reasons: Vec<String> =
+        left_out.iter().map(|(reason, count)| format!("\"{reason}\":{count}")).collect();
+    let reasons = reasons.join(",");
+    writeln!(
+        output.out,
+        "{comment} end: {{\"entries\":{entries},\"records\":{records},\"left_out\":{{{reasons}}}}}"
+    )?;
+    output.out.flush()?;
+    Ok(output.counts)
+}
+
+impl<W: Write> Output<'_, W> {
+    fn leave_out(&mut self, reason: &'static str, entry: impl std::fmt::Display) -> io::Result<()> {
+        *self.counts.left_out.entry(reason).or_insert(0) += 1;
+        self.named += 1;
+        match self.named {
+            ..=NAMED => writeln!(self.out, "{} left out ({reason}): {entry}", self.comment),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Calls `take` with every owner name of the zones, once: zone by zone, and in a zone in the order of hashes,
+/// so that a change of an entry changes few lines. Stops at the first error.
+fn each_owner(snapshot: &Snapshot, mut take: impl FnMut(&Owner) -> io::Result<()>) -> io::Result<()> {
+    let mut result = Ok(());
+    for (place, placed) in snapshot.zones().iter().enumerate() {
+        let earlier = &snapshot.zones()[..place];
+        placed.zone.each(
+            |_, _| true,
+            |_, text, _| {
+                if result.is_err() {
+                    return;
+                }
+                let Ok(name) = Name::from_text(text.as_bytes()) else { return };
+                let owner = Owner::new(name);
+                if earlier.iter().all(|earlier| !earlier.zone.owns(&owner.name, &owner.walk)) {
+                    result = take(&owner);
+                }
+            },
+        );
+    }
+    result
+}
+
+/// A name with its hashes.
+struct Owner {
+    name: Name,
+    walk: Walk,
+}
+
+impl Owner {
+    fn new(name: Name) -> Owner {
+        let walk = Walk::new(&name, SEED);
+        Owner { name, walk }
+    }
+
+    /// The name without its first `skip` labels. `None` for the root.
+    fn above(&self, skip: usize) -> Option<Owner> {
+        (skip < self.name.labels()).then(|| {
+            let name = Name::parse(self.name.suffix(skip), 0).expect("a suffix of a name is a name").0;
+            Owner::new(name)
+        })
+    }
+
+    fn at<'a>(&self, snapshot: &'a Snapshot, over: Transport) -> Option<Decision<'a>> {
+        snapshot.decide(&self.name, &self.walk, over)
+    }
+
+    fn below<'a>(&self, snapshot: &'a Snapshot, over: Transport) -> Option<Decision<'a>> {
+        snapshot.find_below(&self.name, &self.walk, over)
+    }
+
+    /// The decision without an entry for this name: that for all names below the name above.
+    fn inherited<'a>(&self, snapshot: &'a Snapshot, over: Transport) -> Option<Decision<'a>> {
+        self.above(1)?.below(snapshot, over)
+    }
+}
+
+/// Whether a decision blocks. Nothing is blocked without one, and by a passthru.
+fn blocks(decision: &Option<Decision<'_>>) -> bool {
+    decision.as_ref().is_some_and(|decision| decision.answer.action != Action::Passthru)
+}

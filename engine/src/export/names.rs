@@ -1,0 +1,97 @@
+//! Zones as lists of names, for software that knows no actions.
+//!
+//! All decisions are those over TCP: a TCP-only entry blocks nothing there.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use super::{Output, Owner, blocks, each_owner};
+use crate::message::Transport::{Tcp, Udp};
+use crate::policy::{Action, Answer, Snapshot};
+
+/// Writes each name that is blocked with all names below it.
+pub fn write_text<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
+    let snapshot = output.snapshot;
+    let above_exceptions = above_exceptions(snapshot)?;
+    each_owner(snapshot, |owner| {
+        match (blocks(&owner.at(snapshot, Tcp)), blocks(&owner.below(snapshot, Tcp))) {
+            (true, true) if above_exceptions.contains(&owner.walk.hash(0)) => {
+                output.leave_out("has an exception below", &owner.name)
+            }
+            (true, true) => {
+                output.counts.entries += 1;
+                output.counts.records += 1;
+                writeln!(output.out, "{}", owner.name)
+            }
+            (true, false) => output.leave_out("without the names below", &owner.name),
+            (false, true) => output.leave_out("only the names below", &owner.name),
+            (false, false) => leave_out_tcp_only(output, owner),
+        }
+    })?;
+    leave_out_prefixes(output)
+}
+
+/// Writes each blocked name with its addresses. Names below it cannot be expressed.
+pub fn write_hosts<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
+    let snapshot = output.snapshot;
+    each_owner(snapshot, |owner| {
+        let at = owner.at(snapshot, Tcp).filter(|decision| !decision.is_passthru());
+        let is_wide = blocks(&owner.below(snapshot, Tcp));
+        let Some(decision) = at else {
+            return match is_wide {
+                true => output.leave_out("only the names below", &owner.name),
+                false => leave_out_tcp_only(output, owner),
+            };
+        };
+        output.counts.entries += 1;
+        for address in addresses_of(decision.answer) {
+            output.counts.records += 1;
+            writeln!(output.out, "{address} {}", owner.name)?;
+        }
+        if is_wide {
+            *output.counts.left_out.entry("the names below").or_insert(0) += 1;
+        }
+        Ok(())
+    })?;
+    leave_out_prefixes(output)
+}
+
+fn leave_out_tcp_only<W: Write>(output: &mut Output<'_, W>, owner: &Owner) -> io::Result<()> {
+    match blocks(&owner.at(output.snapshot, Udp)) || blocks(&owner.below(output.snapshot, Udp)) {
+        true => output.leave_out("TCP-only", &owner.name),
+        false => Ok(()),
+    }
+}
+
+/// Those of a sinkhole; otherwise the unspecified ones, which no connection reaches.
+fn addresses_of(answer: &Answer) -> Vec<IpAddr> {
+    let ipv4 = answer.ipv4.iter().copied().map(IpAddr::from);
+    let own: Vec<IpAddr> = ipv4.chain(answer.ipv6.iter().copied().map(IpAddr::from)).collect();
+    match answer.action {
+        Action::Sinkhole if !own.is_empty() => own,
+        _ => vec![[0; 4].into(), [0; 16].into()],
+    }
+}
+
+/// The hashes of all names above one that is not blocked, though names above it are.
+fn above_exceptions(snapshot: &Snapshot) -> io::Result<HashSet<u64>> {
+    let mut found = HashSet::new();
+    each_owner(snapshot, |owner| {
+        let is_whole = blocks(&owner.at(snapshot, Tcp)) && blocks(&owner.below(snapshot, Tcp));
+        if !is_whole && blocks(&owner.inherited(snapshot, Tcp)) {
+            found.extend((1..owner.name.labels()).map(|skip| owner.walk.hash(skip)));
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn leave_out_prefixes<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
+    for placed in output.snapshot.zones() {
+        for prefix in placed.zone.prefixes() {
+            output.leave_out("addresses", prefix)?;
+        }
+    }
+    Ok(())
+}
