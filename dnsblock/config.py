@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from dnsblock.config_exports import ExportFile
 from dnsblock.config_ledger import LedgerOptions
 from dnsblock.control import DEFAULT_SOCKET
 from dnsblock.values import (
@@ -501,24 +502,6 @@ class Probes(Options):
     servers: Annotated[tuple[ProbeServer, ...], Field(max_length=64), NotEmpty] = as_written(["own"])
     every_s: Annotated[int, Number, Field(ge=10, le=31_536_000)] = 3600  # verified orders and `open`
     open: Annotated[tuple[DnsName, ...], Field(max_length=1000)] = ()  # names that must not be blocked
-
-
-ExportFormat = Literal["rpz", "text", "hosts"]
-
-
-class ExportFile(Options):
-    """A file with policy zones for other software, which is kept current."""
-
-    file: FilePath
-    format: ExportFormat = "rpz"
-    origin: DnsName | None = None  # the name of the zone; of rpz
-    zones: Annotated[tuple[Identifier, ...], Field(max_length=MAX_ZONES)] = ()  # empty: all that are enforced
-
-    @model_validator(mode="after")
-    def _has_its_name(self) -> Self:
-        if (self.format == "rpz") != (self.origin is not None):
-            raise ValueError("origin is the name of the zone: rpz needs one, and other formats have none")
-        return self
 
 
 class HistoryOptions(Options):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnsblock import durable
-from dnsblock.config import ExportFile
+from dnsblock.config_exports import ExportFile
 from dnsblock.errors import Refused
 from dnsblock.log import event, fault
 from dnsblock.publishing import Publisher
@@ -89,6 +89,7 @@ def _replace(path: Path, export: Export) -> Written | None:
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
         try:
+            os.fchmod(descriptor, MODE)  # the umask of the unit is stricter
             written = export.write(descriptor, serial)
             os.fsync(descriptor)
         finally:

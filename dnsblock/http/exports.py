@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from dnsblock.config import ExportFormat
-from dnsblock.errors import Refused
-from dnsblock.http.answers import ApiError, asked, not_a_name, refused, view_of
+from dnsblock.config_exports import ExportFormat
+from dnsblock.errors import Refused, printable
+from dnsblock.http.answers import ApiError, asked, refused, view_of
 from dnsblock.http.control import Control
 from dnsblock.log import fault
 from dnsblock.names import NameRefused, canonical
@@ -41,7 +41,7 @@ def export_routes(control: Control) -> list[Route]:
         try:
             origin = None if query.origin is None else canonical(query.origin)
         except NameRefused as err:
-            raise not_a_name(err) from err
+            raise ApiError(400, "INVALID", f"origin {printable(query.origin or '')}: {err}") from err
         names = [name for name in query.zones.split(",") if name]
         policy = view.publisher.policy
         serial = policy.snapshot.serial

@@ -28,6 +28,7 @@ from dnsblock import __version__
 from dnsblock.clock import utc_now
 from dnsblock.errors import FetchCode
 from dnsblock.http.control import View
+from dnsblock.http.export_metrics import exports
 from dnsblock.http.probe_metrics import probes
 from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
@@ -381,7 +382,7 @@ def _enforced(view: View) -> Iterator[Metric]:
         int(recorder.mismatch is not None),
     )
     yield from _checkpoints(view)
-    yield from _exports(view)
+    yield from exports(view)
     yield GaugeMetricFamily(
         "dnsblock_clock_behind_seconds",
         "How far the system clock is behind the last record of the ledger.",
@@ -432,27 +433,6 @@ def _checkpoints(view: View) -> Iterator[Metric]:
         contradicted.add_metric([place.kind, place.name], int(place.contradicts))
     yield failing
     yield contradicted
-
-
-def _exports(view: View) -> Iterator[Metric]:
-    """The files that are kept current for other software."""
-    serial = GaugeMetricFamily(
-        "dnsblock_export_serial", "Serial of a file that is kept current.", labels=["file"]
-    )
-    entries = GaugeMetricFamily("dnsblock_export_entries", "Entries in such a file.", labels=["file"])
-    left_out = GaugeMetricFamily(
-        "dnsblock_export_left_out", "Entries that its format cannot express.", labels=["file"]
-    )
-    failing = GaugeMetricFamily(
-        "dnsblock_export_failing", "1 if such a file could not be written and is outdated.", labels=["file"]
-    )
-    for file, kept in view.exports.kept.items():
-        failing.add_metric([str(file)], int(kept.failure is not None))
-        if kept.written is not None:
-            serial.add_metric([str(file)], kept.written.serial)
-            entries.add_metric([str(file)], kept.written.entries)
-            left_out.add_metric([str(file)], sum(kept.written.left_out.values()))
-    yield from (serial, entries, left_out, failing)
 
 
 def _deadlines(view: View) -> Iterator[Metric]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dnsblock import __version__
 from dnsblock._engine import PlacedZone, Snapshot
-from dnsblock.config import Config, ExportFormat
+from dnsblock.config import Config
+from dnsblock.config_exports import ExportFormat
 from dnsblock.errors import Problem, Refused
 
 NO_ORIGIN = "invalid"  # the engine needs a name, and only RPZ has one

@@ -99,8 +99,9 @@ impl<W: Write> Output<'_, W> {
     }
 }
 
-/// Calls `take` with every owner name of the zones, once: zone by zone, and in a zone in the order of hashes,
-/// so that a change of an entry changes few lines. Stops at the first error.
+/// Calls `take` once with every owner name, zone by zone. Stops at the first error.
+///
+/// In a zone, names are in the order of their hashes, so a change of an entry changes few lines.
 fn each_owner(snapshot: &Snapshot, mut take: impl FnMut(&Owner) -> io::Result<()>) -> io::Result<()> {
     let mut result = Ok(());
     for (place, placed) in snapshot.zones().iter().enumerate() {

@@ -37,9 +37,12 @@ class Peer(Asking, ABC):
     def command(self, port: int, upstream: str) -> list[str]:
         """Writes the configuration, and returns the command."""
 
-    def start(self, upstream: str) -> None:
-        """Returns when the policy is in force, which with BIND is later than when it answers."""
-        self.zone_path.write_text(policy.rpz_zone(), encoding="ascii")
+    def start(self, upstream: str, zone: str | None = None) -> None:
+        """Returns when the policy is in force, which with BIND is later than when it answers.
+
+        `zone`: the content of another policy zone with the same name, in which SINKHOLED is blocked, too.
+        """
+        self.zone_path.write_text(zone or policy.rpz_zone(), encoding="ascii")
         for _ in range(5):  # another program may take the port between looking and binding
             port = free_port()
             command = self.command(port, upstream)
@@ -130,6 +133,36 @@ zone "{policy.ZONE}" {{ type primary; file "{self.zone_path}"; check-names ignor
             encoding="ascii",
         )
         return [tool(self.program), "-g", "-n", "1", "-c", str(config)]
+
+
+class RecursorPeer(Peer):
+    """PowerDNS Recursor."""
+
+    program = "pdns_recursor"
+
+    def command(self, port: int, upstream: str) -> list[str]:
+        lua = self.folder / "rpz.lua"
+        lua.write_text(f'rpzFile("{self.zone_path}", {{policyName="policy"}})\n', encoding="ascii")
+        config = self.folder / "recursor.conf"
+        config.write_text(
+            f"""
+local-address=127.0.0.1, ::1
+local-port={port}
+allow-from=127.0.0.1, ::1
+daemon=no
+disable-syslog=yes
+socket-dir={self.folder}
+lua-config-file={lua}
+forward-zones-recurse=.={upstream}
+dont-query=
+dnssec=off
+threads=1
+webserver=no
+security-poll-suffix=
+""",
+            encoding="ascii",
+        )
+        return [tool(self.program), f"--config-dir={self.folder}"]
 
 
 class Elsewhere(Asking):

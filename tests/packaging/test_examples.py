@@ -344,6 +344,10 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'dnsblock_ledger_checkpoint_failing{place="url", name="u"}': "1x90"},
         {'dnsblock_ledger_checkpoint_failing{place="url", name="u"}': "1x30 0x60"},
     ),
+    "DnsblockExportFailing": (
+        {'dnsblock_export_failing{file="/rpz.zone"}': "1x30"},
+        {'dnsblock_export_failing{file="/rpz.zone"}': "1x3 0x30"},
+    ),
     "DnsblockClockBehind": (
         {"dnsblock_clock_behind_seconds": "5x30"},
         {"dnsblock_clock_behind_seconds": "0.5x30"},

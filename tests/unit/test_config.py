@@ -85,6 +85,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     """An operator takes the comment sign away and it works."""
     text = REFERENCE.read_text().replace("answers: {}\n", "answers:\n").replace("zones: []\n", "zones:\n")
     text = text.replace("orders: null", "orders: orders").replace("witnesses: []\n", "witnesses:\n")
+    text = text.replace("exports: []\n", "exports:\n")
     text = text.replace("issuers: []\n", "issuers:\n").replace("api: null\n", "api:\n")
     lines = [
         "  " + line[3:] if line.startswith("#  ") and ": " in line[:20] else line
@@ -95,6 +96,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     assert sorted(config.answers) == ["landing", "sinkhole"]
     assert [issuer.id for issuer in config.issuers] == ["kominfo.go.id"]
     assert config.api is not None
+    assert [export.origin for export in config.exports] == ["rpz.isp.example"]
     assert [zone.name for zone in config.zones] == ["kominfo", "national", "malware", "badnets", "planned"]
 
 

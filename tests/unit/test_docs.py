@@ -252,6 +252,7 @@ metrics: 127.0.0.1:0
 upstream: {servers: ["127.0.0.1:1"]}
 answers: {sinkhole: {action: sinkhole, ipv4: [192.0.2.53]}}
 ledger: {checkpoints: {folder: copies}}
+exports: [{file: names.txt, format: text}]
 orders: orders
 zones:
   - {name: ministry, issuer: ministry.example, unsigned: accept, answer: sinkhole}

@@ -22,7 +22,7 @@ LAYERS = [
     {"log", "notify", "process", "handover", "privileges", "access"},
     {"config_file"},
     {"config"},
-    {"config_ledger"},
+    {"config_ledger", "config_exports"},
     {"values"},
     {"instances"},
     {"names", "suffixes", "signatures", "tls", "client", "control", "clock", "durable", "principal", "times"},
@@ -35,7 +35,11 @@ LAYERS = [
 DOORS = {
     "yaml": {"dnsblock.document"},
     "click": {"dnsblock.cli"},
-    "prometheus_client": {"dnsblock.http.metrics", "dnsblock.http.probe_metrics"},
+    "prometheus_client": {
+        "dnsblock.http.metrics",
+        "dnsblock.http.probe_metrics",
+        "dnsblock.http.export_metrics",
+    },
     # And the package itself, for its version. `names` uses nothing but the name parser.
     "dnsblock._engine": {
         "dnsblock.policy",

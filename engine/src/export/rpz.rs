@@ -3,7 +3,7 @@
 //! Its wildcards follow RFC 4592 (as in BIND): `*.example` covers no name that has records, no name below
 //! such a name, and no empty non-terminal. So each of these below a wildcard gets records of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
@@ -17,26 +17,38 @@ use crate::prefix::Prefix;
 /// Bytes of a name in wire format (RFC 1035 2.3.4).
 const MAX_NAME: usize = 255;
 
+/// Names that get records only since an entry is below them, at most. More would need too much memory.
+const MAX_BETWEEN: usize = 1_000_000;
+
 pub fn write<W: Write>(output: &mut Output<'_, W>, origin: &Name) -> io::Result<()> {
     let snapshot = output.snapshot;
-    let mut writer =
-        Records { origin: origin.suffix(0).len(), known: HashMap::new(), between: BTreeMap::new() };
+    let mut writer = Records { origin: origin.suffix(0).len(), known: HashMap::new() };
+    let mut all_between = BTreeSet::new();
     each_owner(snapshot, |owner| {
         let effects = writer.effects(output, owner);
-        if effects.are_needed {
-            writer.put(output, owner, &effects)?;
-            writer.note_between(output, owner);
-            if effects.is_tcp_only
-                && (blocks(&owner.at(snapshot, Tcp)) || blocks(&owner.below(snapshot, Tcp)))
-            {
-                output.leave_out("over TCP: another entry", &owner.name)?;
-            }
-        } else if effects.is_idle_exception {
-            output.leave_out("exception without effect", &owner.name)?;
+        if effects.is_idle_exception {
+            return output.leave_out("exception without effect", &owner.name);
         }
-        Ok(())
+        if !effects.has_own && !effects.differ {
+            return Ok(());
+        }
+        let between = writer.between(output, owner);
+        if !effects.differ && !between.is_empty() {
+            return Ok(()); // without it, a wildcard covers all of these names
+        }
+        writer.put(output, owner, &effects)?;
+        all_between.extend(between);
+        if all_between.len() > MAX_BETWEEN {
+            return Err(io::Error::other("too many names between entries and exceptions below them"));
+        }
+        match effects.is_tcp_only && (blocks(&owner.at(snapshot, Tcp)) || blocks(&owner.below(snapshot, Tcp)))
+        {
+            true => output.leave_out("over TCP: another entry", &owner.name),
+            false => Ok(()),
+        }
     })?;
-    for owner in std::mem::take(&mut writer.between).into_values() {
+    for name in all_between {
+        let owner = Owner::new(Name::from_text(name.as_bytes()).expect("a suffix of a name is a name"));
         let effects = writer.effects(output, &owner);
         writer.put(output, &owner, &effects)?;
     }
@@ -51,7 +63,10 @@ struct Effects {
     at: Option<Data>,
     below: Option<Data>,
     is_inherited: bool,
-    are_needed: bool,
+    /// Whether an entry of exactly this name blocks.
+    has_own: bool,
+    /// Whether they differ from those without records.
+    differ: bool,
     is_idle_exception: bool,
     is_tcp_only: bool,
 }
@@ -61,8 +76,6 @@ struct Records {
     origin: usize,
     /// The records of each answer, for a name that is denied with all names below and for others.
     known: HashMap<(*const Answer, bool), Data>,
-    /// Names between an entry and the next one above, which the records of the entry make empty non-terminals.
-    between: BTreeMap<String, Owner>,
 }
 
 impl Records {
@@ -82,7 +95,8 @@ impl Records {
         let below = below.and_then(|decision| self.data(&decision, decision.scope != Match::Exact));
         let inherited = inherited.and_then(|decision| self.data(&decision, decision.scope != Match::Exact));
         Effects {
-            are_needed: has_own || at != inherited || below != inherited,
+            has_own,
+            differ: at != inherited || below != inherited,
             is_idle_exception: at.is_none() && below.is_none() && !is_inherited,
             at,
             below,
@@ -123,19 +137,25 @@ impl Records {
         Ok(())
     }
 
-    /// Notes the names above an entry that need records now, since a wildcard no longer covers them.
-    fn note_between<W: Write>(&mut self, output: &mut Output<'_, W>, owner: &Owner) {
+    /// The names above an entry that need records because of it: as empty non-terminals, no wildcard would
+    /// cover them any more.
+    fn between<W: Write>(&mut self, output: &mut Output<'_, W>, owner: &Owner) -> Vec<String> {
         let above = (1..owner.name.labels()).map_while(|skip| owner.above(skip));
-        for above in above {
-            let is_owner =
-                output.snapshot.zones().iter().any(|placed| placed.zone.owns(&above.name, &above.walk));
-            if !blocks(&above.inherited(output.snapshot, Udp))
-                || is_owner && self.effects(output, &above).are_needed
-            {
-                return;
+        // Only as far up as a wildcard may cover them.
+        let covered: Vec<Owner> =
+            above.take_while(|above| blocks(&above.inherited(output.snapshot, Udp))).collect();
+        let mut found = Vec::new();
+        // From the top: an entry that changes nothing has records only if all names above it have some.
+        for above in covered.into_iter().rev() {
+            let effects = self.effects(output, &above);
+            let mut zones = output.snapshot.zones().iter();
+            let is_owner = zones.any(|placed| placed.zone.owns(&above.name, &above.walk));
+            match is_owner && (effects.differ || effects.has_own && found.is_empty()) {
+                true => found.clear(),
+                false => found.push(above.name.to_string()),
             }
-            self.between.insert(above.name.to_string(), above);
         }
+        found
     }
 }
 
@@ -216,7 +236,7 @@ fn longest_zeros(address: Ipv6Addr) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
     use super::*;
@@ -337,6 +357,22 @@ mod tests {
         assert_eq!(records, ["*.t.me 30 CNAME .", "t.me 30 CNAME .", "x.example 30 CNAME *."]);
         assert_eq!(lines.last().unwrap(), "; end: {\"entries\":2,\"records\":3,\"left_out\":{}}");
         assert_eq!((counts.entries, counts.records), (2, 3));
+    }
+
+    /// With `a.b.t.me`, the name `b.t.me` would be an empty non-terminal, and need records of its own.
+    #[test]
+    fn an_entry_that_a_wildcard_covers_is_written_if_it_makes_no_name_empty() {
+        let rules = vec![rule(Action::Nxdomain), rule(Action::Drop)];
+        let entries = b"subtree 0 t.me\nsubtree 0 www.t.me\nsubtree 0 a.b.t.me\nsubtree 0 x.a.b.t.me\n\
+                        subtree 1 c.d.t.me";
+        let zone = list::entries("z", rules, entries).ok().unwrap();
+        let (lines, _) = exported(&snapshot(vec![zone]), Format::Rpz);
+        let mut records: Vec<_> =
+            lines[..lines.len() - 1].iter().filter(|line| !line.starts_with('*')).collect();
+        records.sort();
+        let expected =
+            ["c.d.t.me 30 CNAME rpz-drop.", "d.t.me 30 CNAME *.", "t.me 30 CNAME *.", "www.t.me 30 CNAME ."];
+        assert_eq!(records, expected);
     }
 
     #[test]
