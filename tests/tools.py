@@ -24,6 +24,7 @@ PACKAGES = {
     "dnsperf": "dnsperf",
     "faketime": "faketime",
     "kdig": "knot-dnsutils",
+    "knotd": "knot",
     "named": "bind9",
     "pdns_recursor": "pdns-recursor",
     "promtool": "prometheus",

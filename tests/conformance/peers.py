@@ -7,6 +7,7 @@ as it knows how to; what its defaults would do instead is not held against it.
 import ipaddress
 import shlex
 import subprocess
+import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -88,7 +89,7 @@ server:
   deny-any: yes
 rpz:
   name: {policy.ZONE}.
-  zonefile: "{self.zone_path}"
+{self.zone()}
 forward-zone:
   name: "."
   forward-addr: {upstream.replace(":", "@")}
@@ -98,6 +99,10 @@ remote-control:
             encoding="ascii",
         )
         return [tool(self.program), "-d", "-c", str(config)]
+
+    def zone(self) -> str:
+        """The source of the policy zone."""
+        return f'  zonefile: "{self.zone_path}"'
 
 
 class BindPeer(Peer):
@@ -124,25 +129,40 @@ options {{
   dnssec-validation no;
   minimal-any yes;
   send-cookie no;
-  response-policy {{ zone "{policy.ZONE}" max-policy-ttl 86400; }}
+  response-policy {{ zone "{policy.ZONE}" max-policy-ttl 86400 min-update-interval 0; }}
     qname-wait-recurse no break-dnssec yes recursive-only no nsip-enable no nsdname-enable no;
 }};
 controls {{ }};
-zone "{policy.ZONE}" {{ type primary; file "{self.zone_path}"; check-names ignore; }};
+{self.zone()}
 """,
             encoding="ascii",
         )
         return [tool(self.program), "-g", "-n", "1", "-c", str(config)]
 
+    def zone(self) -> str:
+        """The source of the policy zone."""
+        return f'zone "{policy.ZONE}" {{ type primary; file "{self.zone_path}"; check-names ignore; }};'
+
 
 class RecursorPeer(Peer):
-    """PowerDNS Recursor."""
+    """PowerDNS Recursor.
+
+    Without its packet cache: that keeps the answers of the moment before it has loaded the zone.
+    """
 
     program = "pdns_recursor"
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._sockets = tempfile.TemporaryDirectory()  # the folder of a test is too deep for its socket
+
+    def close(self) -> None:
+        super().close()
+        self._sockets.cleanup()
+
     def command(self, port: int, upstream: str) -> list[str]:
         lua = self.folder / "rpz.lua"
-        lua.write_text(f'rpzFile("{self.zone_path}", {{policyName="policy"}})\n', encoding="ascii")
+        lua.write_text(self.zone() + "\n", encoding="ascii")
         config = self.folder / "recursor.conf"
         config.write_text(
             f"""
@@ -151,11 +171,12 @@ local-port={port}
 allow-from=127.0.0.1, ::1
 daemon=no
 disable-syslog=yes
-socket-dir={self.folder}
+socket-dir={self._sockets.name}
 lua-config-file={lua}
 forward-zones-recurse=.={upstream}
 dont-query=
 dnssec=off
+disable-packetcache=yes
 threads=1
 webserver=no
 security-poll-suffix=
@@ -163,6 +184,10 @@ security-poll-suffix=
             encoding="ascii",
         )
         return [tool(self.program), f"--config-dir={self.folder}"]
+
+    def zone(self) -> str:
+        """The source of the policy zone."""
+        return f'rpzFile("{self.zone_path}", {{policyName="policy"}})'
 
 
 class Elsewhere(Asking):

@@ -70,8 +70,11 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             assert select.select([daemon.stdout], [], [], 120)[0], "not ready in 120 seconds"
             metrics = json.loads(daemon.stdout.readline())["metrics"]
-            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as response:
-                yield response.read().decode()
+            text = ""
+            while "dnsblock_export_serial{" not in text:  # it is written after ready
+                with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as response:
+                    text = response.read().decode()
+            yield text
         finally:
             daemon.kill()
 
