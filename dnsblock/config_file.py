@@ -4,6 +4,7 @@ Relative paths are relative to the configuration file's folder. This module does
 lists or orders.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,11 +144,17 @@ def _check_zones(config: Config, read: Document, broken: frozenset[str]) -> Iter
 
 def _check_exports(config: Config, read: Document, broken: frozenset[str]) -> Iterator[Problem]:
     zones = {zone.name: zone for zone in config.zones}
+    files = [os.path.normpath(export.file) for export in config.exports]
     for index, export in enumerate(config.exports):
-        if any(one.file == export.file for one in config.exports[:index]):
+        if files[index] in files[:index]:
             yield read.problem(("exports", index, "file"), str(export.file), "this file is listed twice")
-        for name in () if "zones" in broken else export.zones:
+        for name in () if "zones" in broken else export.zones or zones:
+            why = None
             if name not in zones:
-                yield read.problem(("exports", index, "zones"), name, "no zone has this name")
-            elif zones[name].is_shadow:
-                yield read.problem(("exports", index, "zones"), name, "a shadow zone enforces nothing")
+                why = "no zone has this name"
+            elif zones[name].is_shadow and export.zones:
+                why = "a shadow zone enforces nothing"
+            elif export.format == "rpz" and not (zones[name].is_shadow or zones[name].judges_targets):
+                why = "this zone has `targets: ignore`, which RPZ cannot express: name the other zones"
+            if why is not None:
+                yield read.problem(("exports", index, "zones"), name, why)

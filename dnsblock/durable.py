@@ -1,6 +1,8 @@
 """Atomic, fsynced writes: after a crash or on a full disk a file has its old content or its new one."""
 
+import contextlib
 import errno
+import glob
 import os
 from pathlib import Path
 
@@ -47,3 +49,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def partial_of(path: Path) -> Path:
+    """The name of a file while this process writes it, before it replaces the file at `path`."""
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
+
+
+def remove_left_behind(path: Path) -> None:
+    """Removes incomplete files of processes that were killed while they wrote the file at `path`."""
+    for partial in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        process = partial.name.removeprefix(f"{path.name}.").removesuffix(".tmp")
+        if process.isdecimal() and (int(process) == os.getpid() or not Path("/proc", process).exists()):
+            with contextlib.suppress(OSError):  # a folder, or another user's
+                partial.unlink()

@@ -1,15 +1,18 @@
 """The command `export`: policy zones as a file for other software."""
 
+import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
+from dnsblock import durable
 from dnsblock.cli.common import EXIT_CODES, client_of, common, leave
 from dnsblock.errors import Exit, Problem, Refused, printable
 
@@ -50,6 +53,9 @@ def export(
     """
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output is the export itself")
+    if not all(zones):
+        raise click.UsageError("--zone needs the name of a zone")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.USAGE))  # removes an incomplete file
     tail = b""
     with _target(output) as file:
         for piece in client_of(config_path).export(kind, zones, origin):
@@ -66,22 +72,35 @@ def export(
 
 @contextmanager
 def _target(output: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file that is replaced at the end unless there was an error."""
-    if output is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    partial = output.with_name(f"{output.name}.{os.getpid()}.tmp")
+    """Standard output, a device, or a file that is replaced at the end unless there was an error."""
     try:
-        with partial.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(output)
+        if output is None:
+            if sys.stdout is None:
+                raise OSError(errno.EBADF, "it is closed", "standard output")
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+            return
+        path = output.resolve()  # not the link itself
+        if path.exists() and not path.is_file():
+            with path.open("wb") as device:
+                yield device
+            return
+        durable.remove_left_behind(path)
+        partial = durable.partial_of(path)
+        try:
+            with partial.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            with suppress(OSError):
+                partial.unlink()
+    except BrokenPipeError:
+        raise  # such as `| head`
     except OSError as err:
-        raise Refused([Problem(str(output), None, "", f"cannot be written: {err.strerror}")]) from err
-    finally:
-        partial.unlink(missing_ok=True)
+        place = "standard output" if output is None else str(output)
+        raise Refused([Problem(place, None, "", f"cannot be written: {err.strerror}")]) from err
 
 
 def _counts(tail: bytes) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """The control API for exports: policy zones as a file for other software."""
 
 import asyncio
+import contextlib
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -15,7 +17,7 @@ from dnsblock.config_exports import ExportFormat
 from dnsblock.errors import Refused, printable
 from dnsblock.http.answers import ApiError, asked, refused, view_of
 from dnsblock.http.control import Control
-from dnsblock.log import fault
+from dnsblock.log import event, fault
 from dnsblock.names import NameRefused, canonical
 from dnsblock.rpz.export import Export, Wanted
 
@@ -42,7 +44,7 @@ def export_routes(control: Control) -> list[Route]:
             origin = None if query.origin is None else canonical(query.origin)
         except NameRefused as err:
             raise ApiError(400, "INVALID", f"origin {printable(query.origin or '')}: {err}") from err
-        names = [name for name in query.zones.split(",") if name]
+        names = query.zones.split(",") if query.zones else []
         policy = view.publisher.policy
         serial = policy.snapshot.serial
         try:
@@ -60,18 +62,26 @@ def export_routes(control: Control) -> list[Route]:
 
 async def _pieces(export: Export, running: asyncio.Semaphore) -> AsyncIterator[bytes]:
     """The file. A thread writes it to a pipe, no faster than the client reads."""
-    async with running:
-        reading, writing = os.pipe()
-        threading.Thread(target=_write, args=(export, writing), name="export", daemon=True).start()
-        reader = asyncio.StreamReader(limit=PIECE_BYTES)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
-        )
+    await running.acquire()
+    loop, (reading, writing) = asyncio.get_running_loop(), os.pipe()
+
+    def write() -> None:
         try:
-            while piece := await reader.read(PIECE_BYTES):
-                yield piece
-        finally:
-            transport.close()  # the writing thread then gets an error, and ends
+            _write(export, writing)
+        finally:  # even if the client has gone long ago
+            with contextlib.suppress(RuntimeError):  # the process ends
+                loop.call_soon_threadsafe(running.release)
+
+    threading.Thread(target=write, name="export", daemon=True).start()
+    reader = asyncio.StreamReader(limit=PIECE_BYTES)
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+    )
+    try:
+        while piece := await reader.read(PIECE_BYTES):
+            yield piece
+    finally:
+        transport.close()  # the writing thread then gets an error, and ends
 
 
 def _write(export: Export, descriptor: int) -> None:
@@ -79,7 +89,9 @@ def _write(export: Export, descriptor: int) -> None:
         export.write(descriptor)
     except BrokenPipeError:
         pass  # the client has gone
-    except Exception:  # the client notices that the last line is missing
+    except OSError as err:  # the client notices that the last line is missing
+        event(logging.ERROR, f"an export ended early: {err}")
+    except Exception:
         fault("internal error in an export")
     finally:
         os.close(descriptor)

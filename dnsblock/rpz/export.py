@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dnsblock import __version__
+from dnsblock import __version__, document
 from dnsblock._engine import PlacedZone, Snapshot
 from dnsblock.config import Config
 from dnsblock.config_exports import ExportFormat
@@ -32,6 +33,17 @@ class Written:
     entries: int
     records: int
     left_out: Mapping[str, int]  # entries that the format cannot express, by the reason
+
+
+UNKNOWN_COUNTS: dict[str, Any] = {"entries": 0, "records": 0, "left_out": {}}
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """A file that was written before."""
+
+    written: Written
+    is_current: bool  # it is complete, and has the same content
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,11 @@ class Wanted:
             elif known[name].is_shadow:
                 why = "a shadow zone enforces nothing: others would enforce its export"
                 yield Problem("export", None, name, why)
+        for zone in config.zones:
+            is_chosen = zone.name in self.zones or not self.zones
+            if self.format == "rpz" and is_chosen and not zone.is_shadow and not zone.judges_targets:
+                why = "has `targets: ignore`, and RPZ always applies to targets too: name the other zones"
+                yield Problem("export", None, zone.name, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +117,38 @@ class Export:
         snapshot, origin = Snapshot(self.placed, number), self.wanted.origin or NO_ORIGIN
         return Written(number, *snapshot.export(descriptor, self.wanted.format, self._head(number), origin))
 
-    def serial_after(self, path: Path) -> int | None:
-        """The serial for a file that replaces this one; None if that has the same content and is complete.
+    def current(self, path: Path) -> "Current | None":
+        """The facts of the file at this path; None if there is none, or an empty one.
 
-        It is that of the snapshot, or higher: secondaries of the zone transfer it only if it has grown.
+        Raises `OSError`, and `Refused` for a file that is no export: replacing it could lose anything.
         """
-        head, tail = _ends(path)
-        found = re.search(r"^[;#] serial ([0-9]{1,10}), content ([0-9a-f]{64})$", head, re.MULTILINE)
-        if found is None:
-            return self.serial
-        if found[2] == self.digest and re.search(r"^[;#] end: \{.*\}\n\Z", tail, re.MULTILINE):
+        try:
+            with document.open_regular(path) as file:
+                head = file.read(HEAD_BYTES).decode("utf-8", "replace")
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                tail = file.read().decode("utf-8", "replace")
+        except FileNotFoundError:
             return None
-        return max(self.serial, min(int(found[1]) + 1, MAX_SERIAL))
+        if not head:
+            return None
+        found = re.match(r"[;#] dnsblock .*\n[;#] serial ([0-9]{1,10}), content ([0-9a-f]{64})\n", head)
+        if found is None:
+            why = "is no export of dnsblock, and is not replaced: move it away, or use another name"
+            raise Refused([Problem(str(path), None, "", why)])
+        counts = counts_in(tail)
+        written = Written(min(int(found[1]), MAX_SERIAL), **(counts or UNKNOWN_COUNTS))
+        return Current(written, counts is not None and found[2] == self.digest)
+
+    def serial_after(self, *former: Written) -> int:
+        """The serial for a file after these: that of the snapshot, or higher (RFC 1982), never 0.
+
+        Secondaries transfer the zone only if its serial has grown.
+        """
+        serial = self.serial
+        for one in former:
+            if not 0 < (serial - one.serial) % (MAX_SERIAL + 1) < 1 << 31:
+                serial = one.serial % MAX_SERIAL + 1
+        return serial
 
     def _head(self, serial: int) -> str:
         comment = ";" if self.wanted.format == "rpz" else "#"
@@ -127,12 +164,14 @@ class Export:
         return "\n".join(lines) + "\n"
 
 
-def _ends(path: Path) -> tuple[str, str]:
-    """The first and the last bytes of a file; nothing if it cannot be read."""
+def counts_in(tail: str) -> dict[str, Any] | None:
+    """The counts in the last line of an export; None if that is missing."""
+    found = re.search(r"^[;#] end: (\{.*\})\n\Z", tail, re.MULTILINE)
     try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            return head.decode("utf-8", "replace"), file.read().decode("utf-8", "replace")
-    except OSError:
-        return "", ""
+        counts = {} if found is None else json.loads(found[1])
+    except ValueError:
+        return None
+    match counts:
+        case {"entries": int(), "records": int(), "left_out": dict()}:
+            return counts
+    return None

@@ -11,13 +11,18 @@ use std::io::{self, Write};
 use crate::message::Transport;
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
-use crate::policy::{Action, Decision, Snapshot};
+use crate::policy::{Decision, Snapshot};
 
+mod levels;
 mod names;
 mod rpz;
 
+use levels::Level;
+
 /// The entries that are named of those that were left out.
 const NAMED: u64 = 1000;
+/// Names that are kept in memory at most.
+const MOST_NAMES: usize = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -101,20 +106,28 @@ impl<W: Write> Output<'_, W> {
 
 /// Calls `take` once with every owner name, zone by zone. Stops at the first error.
 ///
-/// In a zone, names are in the order of their hashes, so a change of an entry changes few lines.
-fn each_owner(snapshot: &Snapshot, mut take: impl FnMut(&Owner) -> io::Result<()>) -> io::Result<()> {
+/// In a zone, names are in the order of their hashes, so a change of an entry changes few lines. Names with
+/// at most `shorter` bytes of text are left out; none with 0.
+fn each_owner(
+    snapshot: &Snapshot,
+    shorter: usize,
+    mut take: impl FnMut(&Owner) -> io::Result<()>,
+) -> io::Result<()> {
     let mut result = Ok(());
     for (place, placed) in snapshot.zones().iter().enumerate() {
         let earlier = &snapshot.zones()[..place];
         placed.zone.each(
             |_, _| true,
             |_, text, _| {
-                if result.is_err() {
+                if result.is_err() || text.length() <= shorter {
                     return;
                 }
                 let Ok(name) = Name::from_text(text.as_bytes()) else { return };
                 let owner = Owner::new(name);
-                if earlier.iter().all(|earlier| !earlier.zone.owns(&owner.name, &owner.walk)) {
+                if earlier
+                    .iter()
+                    .all(|earlier| earlier.zone.entries_at(&owner.name, &owner.walk, 0).is_none())
+                {
                     result = take(&owner);
                 }
             },
@@ -135,29 +148,25 @@ impl Owner {
         Owner { name, walk }
     }
 
-    /// The name without its first `skip` labels. `None` for the root.
-    fn above(&self, skip: usize) -> Option<Owner> {
-        (skip < self.name.labels()).then(|| {
-            let name = Name::parse(self.name.suffix(skip), 0).expect("a suffix of a name is a name").0;
-            Owner::new(name)
-        })
+    fn levels<'a>(&self, snapshot: &'a Snapshot, over: Transport) -> Vec<Level<'a>> {
+        levels::levels(snapshot, &self.name, &self.walk, over)
     }
 
-    fn at<'a>(&self, snapshot: &'a Snapshot, over: Transport) -> Option<Decision<'a>> {
-        snapshot.decide(&self.name, &self.walk, over)
-    }
-
-    fn below<'a>(&self, snapshot: &'a Snapshot, over: Transport) -> Option<Decision<'a>> {
-        snapshot.find_below(&self.name, &self.walk, over)
-    }
-
-    /// The decision without an entry for this name: that for all names below the name above.
-    fn inherited<'a>(&self, snapshot: &'a Snapshot, over: Transport) -> Option<Decision<'a>> {
-        self.above(1)?.below(snapshot, over)
+    /// The name without its first `skip` labels, which are not all of them.
+    fn above(&self, skip: usize) -> Name {
+        Name::parse(self.name.suffix(skip), 0).expect("a suffix of a name is a name").0
     }
 }
 
 /// Whether a decision blocks. Nothing is blocked without one, and by a passthru.
 fn blocks(decision: &Option<Decision<'_>>) -> bool {
-    decision.as_ref().is_some_and(|decision| decision.answer.action != Action::Passthru)
+    decision.as_ref().is_some_and(|decision| !decision.is_passthru())
+}
+
+/// Exceptions need memory for the names above them, so their number is limited.
+fn check_memory(names: usize) -> io::Result<()> {
+    match names > MOST_NAMES {
+        true => Err(io::Error::other("too many exceptions below entries for an export")),
+        false => Ok(()),
+    }
 }

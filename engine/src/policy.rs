@@ -333,16 +333,6 @@ impl PolicyZone {
         self.skips(name.labels()).find_map(|skip| self.entry_at(name, walk, skip))
     }
 
-    /// The entry that decides about all names below `name` that no entry names: the longest owner whose
-    /// entry covers names below it.
-    pub fn find_below(&self, name: &Name, walk: &Walk) -> Option<Found<'_>> {
-        (0..name.labels()).find_map(|skip| {
-            let (scope, rank) = self.names.find(walk.hash(skip), walk.text(), name.offset(skip))?;
-            let (scope, rule) = scope.under?;
-            Some(Found { skip, scope, rule: &self.rules.all()[rule as usize], rank })
-        })
-    }
-
     /// Prefetches one part of the memory that `find` reads; the parts before must have arrived. If
     /// a list is much larger than the processor's caches, `find` mostly waits for memory. With one
     /// call for all queries of a batch, these waits overlap.
@@ -380,9 +370,14 @@ impl PolicyZone {
         self.names.find(walk.hash(skip), walk.text(), name.offset(skip)).map(|(scope, _)| scope)
     }
 
-    /// Whether it has an entry of exactly this name.
-    pub fn owns(&self, name: &Name, walk: &Walk) -> bool {
-        self.scope_of(name, walk, 0).is_some()
+    /// The entries of exactly the suffix after `skip` labels: for that name itself, and for names below it.
+    pub fn entries_at(&self, name: &Name, walk: &Walk, skip: usize) -> Option<[Option<Found<'_>>; 2]> {
+        let (scope, rank) = self.names.find(walk.hash(skip), walk.text(), name.offset(skip))?;
+        let found = |(scope, rule): (Match, u32)| {
+            let rule = &self.rules.all()[rule as usize];
+            Found { skip, scope, rule, rank }
+        };
+        Some([scope.at, scope.under].map(|side| side.map(found)))
     }
 
     pub fn name(&self) -> &str {
@@ -404,8 +399,8 @@ impl PolicyZone {
     }
 
     /// The prefixes of a zone of addresses. They have the first rule.
-    pub fn prefixes(&self) -> impl Iterator<Item = &Prefix> {
-        self.addresses.iter()
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.addresses
     }
 
     /// The number of distinct owner names or prefixes.

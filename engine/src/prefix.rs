@@ -144,6 +144,14 @@ impl Prefixes {
         after > 0 && integer <= ranges[after - 1].1
     }
 
+    /// Whether one of the prefixes contains this whole prefix.
+    pub fn include(&self, prefix: &Prefix) -> bool {
+        let ranges = if prefix.address.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
+        let (first, last) = prefix.range();
+        let after = ranges.partition_point(|&(begin, _)| begin <= first);
+        after > 0 && last <= ranges[after - 1].1
+    }
+
     /// The prefixes that contain the address, longest first.
     pub fn covering(&self, address: IpAddr) -> Vec<Prefix> {
         let mut covering: Vec<Prefix> =

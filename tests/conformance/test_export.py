@@ -1,15 +1,17 @@
 """`dnsblock export` and `exports`: other resolvers that read the file decide as dnsblock does."""
 
 import json
+import os
 import re
+import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from . import policy, wire
-from .harness import ISSUER, Subject, is_sinkholed
+from .harness import ISSUER, ORDERS_ZONE, Subject, is_sinkholed
 from .orders import block, exempt, unblock
 from .peers import BindPeer, Peer, RecursorPeer, UnboundPeer
 from .tools import wait_for
@@ -153,6 +155,31 @@ def test_addresses_are_triggers(subject: Subject, upstream: StubUpstream, tmp_pa
         assert "invalid rpz" not in bind.log_path.read_text(errors="replace")
 
 
+def test_a_passthru_opens_addresses_and_targets_of_later_zones(
+    subject: Subject, upstream: StubUpstream, tmp_path: Path
+):
+    """It is written even where no entry would block the name: its addresses would be blocked otherwise."""
+    zones = [
+        {"name": "policy", "issuer": ISSUER, "unsigned": "accept", "answer": "sinkhole"},
+        {"name": "allowed", "list": "allowed.txt", "answer": "passthru"},
+        {"name": "addresses", "addresses": "addresses.txt", "answer": "nodata"},
+    ]
+    # For BIND, the second name would be a trigger for all clients.
+    lists = {
+        "allowed.txt": ["good.example", "8.0.0.0.127.rpz-client-ip"],
+        "addresses.txt": ["198.51.100.0/24"],
+    }
+    subject.start(
+        zones=zones, orders=[block("B-1", [policy.SINKHOLED])], lists=lists, upstreams=[upstream.address]
+    )
+    lines = exported(subject, "rpz", "--origin", ORIGIN)
+    assert counts(lines)["left_out"] == {"reserved by RPZ": 1}
+    with closing(BindPeer(tmp_path)) as bind:
+        bind.start(upstream.address, "\n".join(lines) + "\n")
+        for name, addresses in (("good.example", ["198.51.100.7"]), ("free.example", [])):
+            assert answer(bind, name, "A") == answer(subject, name, "A") == ("NOERROR", False, addresses)
+
+
 def test_a_round_trip_gives_the_same_digest(subject: Subject):
     """A list that is exported as RPZ and read again is the same zone."""
     names = ["ads.example", "tracker.example", "@@||ok.ads.example^", "||wide.example^"]
@@ -194,20 +221,57 @@ def test_text_and_hosts_name_what_they_cannot_express(subject: Subject):
 
 def test_a_wrong_request_is_refused_with_its_reason(subject: Subject):
     """Nothing is written, not even in part."""
-    subject.start(zones=[LIST | {"mode": "shadow"}], lists={"ads.txt": ["ads.example"]})
+    zones = [LIST | {"mode": "shadow"}, LIST | {"name": "names", "targets": "ignore"}]
+    subject.start(zones=zones, lists={"ads.txt": ["ads.example"]})
     for options, why in (
         (["rpz"], "rpz needs the name of the zone"),
         (["text", "--origin", ORIGIN], "only rpz has the name of a zone, not text"),
-        (["text", "--zone", "none"], "no such zone; there are ads"),
+        (["text", "--zone", "none"], "no such zone; there are ads, names"),
         (["text", "--zone", "ads"], "a shadow zone enforces nothing"),
+        (["rpz", "--origin", ORIGIN], "has `targets: ignore`"),
         (["rpz", "--origin", "a..b"], "origin a..b: empty label"),
         (["text", "-o", str(subject.folder / "no folder" / "file")], "cannot be written"),
     ):
         said = subject.cli("export", *options, as_json=False)
         assert (said.code, why in said.stderr) == (4, True), said
-    said = subject.cli("export", "text", as_json=False)
-    assert entries(said.stdout.splitlines()) == []
+    assert subject.cli("export", "text", "--zone", "", as_json=False).code == 2
+    assert entries(exported(subject, "text")) == ["ads.example"]
     assert not list(subject.folder.glob("*.tmp"))
+
+
+def test_the_output_may_be_a_link_and_never_replaces_a_device(subject: Subject):
+    """A link keeps its target, and a full disk is an error with its place."""
+    subject.start(orders=[block("B-1", ["one.example"])])
+    target, link = subject.folder / "target", subject.folder / "link"
+    link.symlink_to(target)
+    assert subject.cli("export", "text", "-o", str(link)).code == 0
+    assert "one.example" in target.read_text()
+    assert link.is_symlink()
+    for place in ("/dev/null", "/dev/full"):
+        said = subject.cli("export", "text", "-o", place, as_json=False)
+        assert (said.code, "cannot be written" in said.stderr) == (
+            (4, True) if "full" in place else (0, False)
+        )
+        assert Path(place).is_char_device()
+
+
+def test_a_client_that_does_not_read_holds_up_nothing(subject: Subject):
+    """Neither an order nor the end of the process."""
+    subject.start(
+        zones=[LIST, ORDERS_ZONE], lists={"ads.txt": (f"n{number}.example" for number in range(200_000))}
+    )
+    with ExitStack() as held:
+        for _ in range(4):
+            client = held.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(subject.ready["control"])
+            client.send(b"GET /v1/export?format=text HTTP/1.1\r\nHost: dnsblock\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 200"
+        said = subject.cli("export", "text", as_json=False)
+        assert (said.code, "exports are running: try again" in said.stderr) == (3, True), said
+        subject.put_order(block("B-1", ["one.example"]))
+        subject.reload()
+        assert is_sinkholed(subject.query("one.example"))
+        assert subject.stop() == 0
 
 
 # ------- Files that are kept current --------------------------------------------
@@ -243,12 +307,17 @@ def test_a_file_is_kept_current(subject: Subject):
     assert subject.metrics().total("dnsblock_export_entries", file=str(path)) == 1
     written = path.stat().st_mtime_ns
     subject.restart()
-    subject.wait_for_metric("dnsblock_export_failing", at_least=0, file=str(path))
+    subject.wait_for_metric("dnsblock_export_serial", at_least=third, file=str(path))
     assert (path.read_text(), path.stat().st_mtime_ns) == (content, written)
     subject.configure(zones=zones, exports=[files[0] | {"zones": []}], **options)
     subject.reload()
     wait_for(lambda: "ads.example" in path.read_text(), "the other zone")
     assert serial(path) > third
+    fourth = serial(path)
+    path.unlink()
+    subject.reload()
+    wait_for(path.exists, "the file that somebody has removed")
+    assert serial(path) > fourth
     assert not list(subject.folder.glob("policy.zone.*"))
 
 
@@ -286,18 +355,36 @@ def test_a_file_that_cannot_be_written_delays_nothing(subject: Subject):
     assert subject.metrics().total("dnsblock_export_failing") == 0
 
 
+def test_a_file_of_somebody_else_is_never_replaced(subject: Subject):
+    """The path may be misspelt: a list, a FIFO that somebody put there, or the configuration itself."""
+    fifo, names, fine = subject.folder / "fifo", subject.folder / "ads.txt", subject.folder / "names"
+    os.mkfifo(fifo)
+    files = [{"file": str(file), "format": "text"} for file in (fifo, names, subject.config_path, fine)]
+    subject.start(zones=[LIST], lists={"ads.txt": ["ads.example"]}, exports=files)
+    for file in (fifo, names, subject.config_path):
+        subject.wait_for_metric("dnsblock_export_failing", file=str(file))
+    assert "is no export of dnsblock, and is not replaced" in subject.stderr()
+    wait_for(lambda: fine.exists() and "ads.example" in fine.read_text(), "the last file")
+    assert names.read_text() == "ads.example\n"
+    assert fifo.is_fifo()
+    assert subject.cli("check").code == 0
+    assert subject.stop() == 0
+
+
 def test_exports_are_checked_with_the_configuration(subject: Subject):
     """A zone that is misspelt would be missing in the file, and nobody would notice."""
     path = str(subject.folder / "file")
-    zones = [LIST | {"mode": "shadow"}]
+    zones = [LIST | {"mode": "shadow"}, LIST | {"name": "names", "targets": "ignore"}]
     for export, why in (
         ({"file": path}, "origin is the name of the zone: rpz needs one"),
         ({"file": path, "format": "text", "origin": ORIGIN}, "other formats have none"),
         ({"file": path, "format": "text", "zones": ["none"]}, "no zone has this name"),
         ({"file": path, "format": "text", "zones": ["ads"]}, "a shadow zone enforces nothing"),
+        ({"file": path, "origin": ORIGIN}, "this zone has `targets: ignore`"),
     ):
         subject.configure(zones=zones, lists={"ads.txt": ["a.example"]}, exports=[export])
         said = subject.cli("check", as_json=False)
         assert (said.code, why in said.stdout + said.stderr) == (1, True), said
-    subject.configure(zones=[], exports=[{"file": path, "format": "text"}] * 2)
+    twice = [{"file": file, "format": "text"} for file in (path, f"{subject.folder}/orders/../file")]
+    subject.configure(zones=[], exports=twice)
     assert "this file is listed twice" in subject.cli("check", as_json=False).stdout

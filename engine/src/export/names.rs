@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-use super::{Output, Owner, blocks, each_owner};
+use super::{Output, Owner, blocks, check_memory, each_owner};
 use crate::message::Transport::{Tcp, Udp};
 use crate::policy::{Action, Answer, Snapshot};
 
@@ -14,20 +14,18 @@ use crate::policy::{Action, Answer, Snapshot};
 pub fn write_text<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
     let snapshot = output.snapshot;
     let above_exceptions = above_exceptions(snapshot)?;
-    each_owner(snapshot, |owner| {
-        match (blocks(&owner.at(snapshot, Tcp)), blocks(&owner.below(snapshot, Tcp))) {
-            (true, true) if above_exceptions.contains(&owner.walk.hash(0)) => {
-                output.leave_out("has an exception below", &owner.name)
-            }
-            (true, true) => {
-                output.counts.entries += 1;
-                output.counts.records += 1;
-                writeln!(output.out, "{}", owner.name)
-            }
-            (true, false) => output.leave_out("without the names below", &owner.name),
-            (false, true) => output.leave_out("only the names below", &owner.name),
-            (false, false) => leave_out_tcp_only(output, owner),
+    each_owner(snapshot, 0, |owner| match blocked(snapshot, owner) {
+        (true, true) if above_exceptions.contains(&owner.walk.hash(0)) => {
+            output.leave_out("has an exception below", &owner.name)
         }
+        (true, true) => {
+            output.counts.entries += 1;
+            output.counts.records += 1;
+            writeln!(output.out, "{}", owner.name)
+        }
+        (true, false) => output.leave_out("without the names below", &owner.name),
+        (false, true) => output.leave_out("only the names below", &owner.name),
+        (false, false) => leave_out_tcp_only(output, owner),
     })?;
     leave_out_prefixes(output)
 }
@@ -35,10 +33,11 @@ pub fn write_text<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
 /// Writes each blocked name with its addresses. Names below it cannot be expressed.
 pub fn write_hosts<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
     let snapshot = output.snapshot;
-    each_owner(snapshot, |owner| {
-        let at = owner.at(snapshot, Tcp).filter(|decision| !decision.is_passthru());
-        let is_wide = blocks(&owner.below(snapshot, Tcp));
-        let Some(decision) = at else {
+    each_owner(snapshot, 0, |owner| {
+        let levels = owner.levels(snapshot, Tcp);
+        let Some(level) = levels.last() else { return Ok(()) };
+        let is_wide = blocks(&level.below);
+        let Some(decision) = level.at.as_ref().filter(|decision| !decision.is_passthru()) else {
             return match is_wide {
                 true => output.leave_out("only the names below", &owner.name),
                 false => leave_out_tcp_only(output, owner),
@@ -57,8 +56,15 @@ pub fn write_hosts<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
     leave_out_prefixes(output)
 }
 
+/// Whether a name is blocked, and whether all names below it are that no entry names.
+fn blocked(snapshot: &Snapshot, owner: &Owner) -> (bool, bool) {
+    let levels = owner.levels(snapshot, Tcp);
+    levels.last().map_or((false, false), |level| (blocks(&level.at), blocks(&level.below)))
+}
+
 fn leave_out_tcp_only<W: Write>(output: &mut Output<'_, W>, owner: &Owner) -> io::Result<()> {
-    match blocks(&owner.at(output.snapshot, Udp)) || blocks(&owner.below(output.snapshot, Udp)) {
+    let levels = owner.levels(output.snapshot, Udp);
+    match levels.last().is_some_and(|level| blocks(&level.at) || blocks(&level.below)) {
         true => output.leave_out("TCP-only", &owner.name),
         false => Ok(()),
     }
@@ -77,19 +83,20 @@ fn addresses_of(answer: &Answer) -> Vec<IpAddr> {
 /// The hashes of all names above one that is not blocked, though names above it are.
 fn above_exceptions(snapshot: &Snapshot) -> io::Result<HashSet<u64>> {
     let mut found = HashSet::new();
-    each_owner(snapshot, |owner| {
-        let is_whole = blocks(&owner.at(snapshot, Tcp)) && blocks(&owner.below(snapshot, Tcp));
-        if !is_whole && blocks(&owner.inherited(snapshot, Tcp)) {
+    each_owner(snapshot, 0, |owner| {
+        let levels = owner.levels(snapshot, Tcp);
+        let Some(level) = levels.last().filter(|level| blocks(&level.inherited)) else { return Ok(()) };
+        if !(blocks(&level.at) && blocks(&level.below)) {
             found.extend((1..owner.name.labels()).map(|skip| owner.walk.hash(skip)));
         }
-        Ok(())
+        check_memory(found.len())
     })?;
     Ok(found)
 }
 
 fn leave_out_prefixes<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
     for placed in output.snapshot.zones() {
-        for prefix in placed.zone.prefixes() {
+        for prefix in placed.zone.prefixes().iter() {
             output.leave_out("addresses", prefix)?;
         }
     }

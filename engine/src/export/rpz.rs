@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 
-use super::{Output, Owner, blocks, each_owner};
+use super::levels::Level;
+use super::{Output, Owner, blocks, check_memory, each_owner};
 use crate::message::Transport::{Tcp, Udp};
 use crate::name::Name;
 use crate::policy::{Action, Answer, Decision, Match, Rule, Target};
@@ -16,40 +17,28 @@ use crate::prefix::Prefix;
 
 /// Bytes of a name in wire format (RFC 1035 2.3.4).
 const MAX_NAME: usize = 255;
-
-/// Names that get records only since an entry is below them, at most. More would need too much memory.
-const MAX_BETWEEN: usize = 1_000_000;
+/// Bytes of the label `*` in wire format.
+const WILDCARD: usize = 2;
+/// Names with such a last label are triggers of other kinds. No entry of ours means one.
+const RESERVED: &[u8] = b"rpz-";
+const PASSTHRU: &str = "60 CNAME rpz-passthru.";
 
 pub fn write<W: Write>(output: &mut Output<'_, W>, origin: &Name) -> io::Result<()> {
     let snapshot = output.snapshot;
-    let mut writer = Records { origin: origin.suffix(0).len(), known: HashMap::new() };
-    let mut all_between = BTreeSet::new();
-    each_owner(snapshot, |owner| {
-        let effects = writer.effects(output, owner);
-        if effects.is_idle_exception {
-            return output.leave_out("exception without effect", &owner.name);
-        }
-        if !effects.has_own && !effects.differ {
-            return Ok(());
-        }
-        let between = writer.between(output, owner);
-        if !effects.differ && !between.is_empty() {
-            return Ok(()); // without it, a wildcard covers all of these names
-        }
-        writer.put(output, owner, &effects)?;
-        all_between.extend(between);
-        if all_between.len() > MAX_BETWEEN {
-            return Err(io::Error::other("too many names between entries and exceptions below them"));
-        }
-        match effects.is_tcp_only && (blocks(&owner.at(snapshot, Tcp)) || blocks(&owner.below(snapshot, Tcp)))
-        {
-            true => output.leave_out("over TCP: another entry", &owner.name),
-            false => Ok(()),
-        }
-    })?;
-    for name in all_between {
+    let mut writer = Records {
+        origin: origin.suffix(0).len(),
+        known: HashMap::new(),
+        passthru: Rc::from([PASSTHRU.to_string()]),
+        between: BTreeSet::new(),
+        opened: BTreeSet::new(),
+    };
+    each_owner(snapshot, writer.longest(), |owner| writer.note_too_long(output, owner))?;
+    each_owner(snapshot, 0, |owner| writer.take(output, owner))?;
+    for name in writer.missing() {
         let owner = Owner::new(Name::from_text(name.as_bytes()).expect("a suffix of a name is a name"));
-        let effects = writer.effects(output, &owner);
+        let levels = owner.levels(snapshot, Udp);
+        let Some(level) = levels.last() else { continue };
+        let effects = writer.effects(output, &owner, level);
         writer.put(output, &owner, &effects)?;
     }
     write_prefixes(output, &mut writer)
@@ -58,17 +47,20 @@ pub fn write<W: Write>(output: &mut Output<'_, W>, origin: &Name) -> io::Result<
 /// The records of an answer without their owner; several for addresses.
 type Data = Rc<[String]>;
 
-/// The effects on a name, on the names below it, and what it would be without records.
+/// The records of a name, those of the names below it, and those that it would inherit.
 struct Effects {
     at: Option<Data>,
     below: Option<Data>,
-    is_inherited: bool,
-    /// Whether an entry of exactly this name blocks.
+    inherited: Option<Data>,
+    /// Whether an entry of exactly this name decides.
     has_own: bool,
-    /// Whether they differ from those without records.
-    differ: bool,
-    is_idle_exception: bool,
-    is_tcp_only: bool,
+}
+
+impl Effects {
+    /// Whether a wildcard above would not do the same.
+    fn differ(&self) -> bool {
+        self.at != self.inherited || self.below != self.inherited
+    }
 }
 
 struct Records {
@@ -76,83 +68,163 @@ struct Records {
     origin: usize,
     /// The records of each answer, for a name that is denied with all names below and for others.
     known: HashMap<(*const Answer, bool), Data>,
+    passthru: Data,
+    /// Names between an entry and the next one above, which the records of the entry make empty non-terminals.
+    between: BTreeSet<String>,
+    /// Names with an exception below whose own name is too long. All names below them are open.
+    opened: BTreeSet<String>,
 }
 
 impl Records {
-    fn effects<W: Write>(&mut self, output: &mut Output<'_, W>, owner: &Owner) -> Effects {
-        let snapshot = output.snapshot;
-        let (at, below) = (owner.at(snapshot, Udp), owner.below(snapshot, Udp));
-        let inherited = owner.inherited(snapshot, Udp);
-        let mut sides = at.iter().chain(&below);
-        let is_tcp_only = sides.any(|decision| decision.answer.action == Action::Truncate);
-        let is_own = |decision: &Option<Decision<'_>>| {
-            blocks(decision) && decision.as_ref().is_some_and(|decision| decision.skip == 0)
-        };
-        let has_own = is_own(&at) || is_own(&below);
-        let is_inherited = blocks(&inherited);
-        let denies = at.as_ref().is_some_and(|decision| snapshot.denies_all_below(&owner.name, decision));
-        let at = at.and_then(|decision| self.data(&decision, denies));
-        let below = below.and_then(|decision| self.data(&decision, decision.scope != Match::Exact));
-        let inherited = inherited.and_then(|decision| self.data(&decision, decision.scope != Match::Exact));
-        Effects {
-            has_own,
-            differ: at != inherited || below != inherited,
-            is_idle_exception: at.is_none() && below.is_none() && !is_inherited,
-            at,
-            below,
-            is_inherited,
-            is_tcp_only,
+    /// Notes an exception that is too long for this zone: otherwise a wildcard would block it.
+    fn note_too_long<W: Write>(&mut self, output: &mut Output<'_, W>, owner: &Owner) -> io::Result<()> {
+        if self.fits(&owner.name) {
+            return Ok(());
         }
+        let levels = owner.levels(output.snapshot, Udp);
+        let is_exception = levels
+            .last()
+            .is_some_and(|level| blocks(&level.inherited) && !(blocks(&level.at) && blocks(&level.below)));
+        let mut above = (1..owner.name.labels()).map(|skip| owner.above(skip));
+        if let Some(above) = above.find(|above| self.fits(above)).filter(|_| is_exception) {
+            let above = Owner::new(above);
+            self.opened.insert(above.name.to_string());
+            self.note_between(output, &above);
+        }
+        check_memory(self.opened.len())
     }
 
-    /// The records of a decision; `None` for a passthru.
-    fn data(&mut self, decision: &Decision<'_>, denies: bool) -> Option<Data> {
-        if decision.is_passthru() {
-            return None;
-        }
-        let answer = decision.answer;
-        let data =
-            self.known.entry((std::ptr::from_ref(answer), denies)).or_insert_with(|| data_of(answer, denies));
-        Some(Rc::clone(data))
+    fn fits(&self, name: &Name) -> bool {
+        name.suffix(0).len() + self.origin - 1 + WILDCARD <= MAX_NAME
     }
 
-    /// Writes the records of an owner. A side that nothing blocks gets a passthru if a wildcard would cover it.
-    fn put<W: Write>(&self, output: &mut Output<'_, W>, owner: &Owner, effects: &Effects) -> io::Result<()> {
-        if owner.name.suffix(0).len() + self.origin + 1 > MAX_NAME {
-            return output.leave_out("too long below the name of the zone", &owner.name);
+    /// Bytes of text of the longest name that fits. Its wire format has two more.
+    fn longest(&self) -> usize {
+        (MAX_NAME - 1).saturating_sub(WILDCARD + self.origin)
+    }
+
+    fn note_between<W: Write>(&mut self, output: &mut Output<'_, W>, owner: &Owner) {
+        let levels = owner.levels(output.snapshot, Udp);
+        let between = self.between(output, owner, &levels);
+        self.note(owner, &between);
+    }
+
+    fn note(&mut self, owner: &Owner, between: &[usize]) {
+        self.between.extend(between.iter().map(|skip| owner.above(*skip).to_string()));
+    }
+
+    /// Writes the records of an owner of a zone, if it needs any.
+    fn take<W: Write>(&mut self, output: &mut Output<'_, W>, owner: &Owner) -> io::Result<()> {
+        let levels = owner.levels(output.snapshot, Udp);
+        let Some(level) = levels.last() else { return Ok(()) };
+        let effects = self.effects(output, owner, level);
+        if effects.at.is_none() && effects.below.is_none() && effects.inherited.is_none() {
+            return output.leave_out("exception without effect", &owner.name);
         }
-        let passthru = [String::from("60 CNAME rpz-passthru.")];
-        output.counts.entries += 1;
-        for (wildcard, side) in [("", &effects.at), ("*.", &effects.below)] {
-            let data: &[String] = match side {
-                Some(data) => data,
-                None if effects.is_inherited => &passthru,
-                None => &[],
-            };
-            for record in data {
-                output.counts.records += 1;
-                writeln!(output.out, "{wildcard}{} {record}", owner.name)?;
+        if !effects.has_own && !effects.differ() {
+            return Ok(());
+        }
+        let between = self.between(output, owner, &levels);
+        if !effects.differ() && !between.is_empty() {
+            return Ok(()); // without it, a wildcard covers all of these names
+        }
+        if !self.put(output, owner, &effects)? {
+            return Ok(());
+        }
+        self.note(owner, &between);
+        self.opened.remove(&owner.name.to_string());
+        check_memory(self.between.len())?;
+        let mut sides = level.at.iter().chain(&level.below);
+        if sides.any(|decision| decision.answer.action == Action::Truncate) {
+            let levels = owner.levels(output.snapshot, Tcp);
+            if levels.last().is_some_and(|level| blocks(&level.at) || blocks(&level.below)) {
+                return output.leave_out("over TCP: another entry", &owner.name);
             }
         }
         Ok(())
     }
 
+    /// The names that still need records.
+    fn missing(&mut self) -> BTreeSet<String> {
+        let mut missing = std::mem::take(&mut self.between);
+        missing.extend(self.opened.iter().cloned());
+        missing
+    }
+
+    fn effects<W: Write>(&mut self, output: &Output<'_, W>, owner: &Owner, level: &Level<'_>) -> Effects {
+        let is_own = |decision: &Option<Decision<'_>>| {
+            decision.as_ref().is_some_and(|decision| decision.skip == level.skip)
+        };
+        let wide = |decision: &Decision<'_>| decision.scope != Match::Exact;
+        let name = if level.skip == 0 { None } else { Some(owner.above(level.skip)) };
+        let name = name.as_ref().unwrap_or(&owner.name);
+        let inherited = level.inherited.as_ref().map(|decision| self.data(decision, wide(decision)));
+        // Under a wildcard, only a passthru keeps a name open.
+        let open = inherited.as_ref().map(|_| Rc::clone(&self.passthru));
+        let at = level.at.as_ref().map(|decision| {
+            let denies = output.snapshot.denies_all_below(name, decision);
+            self.data(decision, denies)
+        });
+        let below = match !self.opened.is_empty() && self.opened.contains(&name.to_string()) {
+            true => Some(Rc::clone(&self.passthru)),
+            false => level.below.as_ref().map(|decision| self.data(decision, wide(decision))),
+        };
+        let has_own = is_own(&level.at) || is_own(&level.below);
+        Effects { at: at.or(open.clone()), below: below.or(open), inherited, has_own }
+    }
+
+    fn data(&mut self, decision: &Decision<'_>, denies: bool) -> Data {
+        if decision.is_passthru() {
+            return Rc::clone(&self.passthru);
+        }
+        let answer = decision.answer;
+        let key = (std::ptr::from_ref(answer), denies);
+        Rc::clone(self.known.entry(key).or_insert_with(|| data_of(answer, denies)))
+    }
+
+    /// Writes the records of an owner. Returns false if it can have none.
+    fn put<W: Write>(
+        &self,
+        output: &mut Output<'_, W>,
+        owner: &Owner,
+        effects: &Effects,
+    ) -> io::Result<bool> {
+        let last = owner.above(owner.name.labels() - 1);
+        if last.suffix(0)[1..].starts_with(RESERVED) {
+            return output.leave_out("reserved by RPZ", &owner.name).map(|()| false);
+        }
+        if !self.fits(&owner.name) {
+            return output.leave_out("too long below the name of the zone", &owner.name).map(|()| false);
+        }
+        output.counts.entries += 1;
+        for (wildcard, side) in [("", &effects.at), ("*.", &effects.below)] {
+            for record in side.iter().flat_map(|data| data.iter()) {
+                output.counts.records += 1;
+                writeln!(output.out, "{wildcard}{} {record}", owner.name)?;
+            }
+        }
+        Ok(true)
+    }
+
     /// The names above an entry that need records because of it: as empty non-terminals, no wildcard would
-    /// cover them any more.
-    fn between<W: Write>(&mut self, output: &mut Output<'_, W>, owner: &Owner) -> Vec<String> {
-        let above = (1..owner.name.labels()).map_while(|skip| owner.above(skip));
-        // Only as far up as a wildcard may cover them.
-        let covered: Vec<Owner> =
-            above.take_while(|above| blocks(&above.inherited(output.snapshot, Udp))).collect();
+    /// cover them any more. The result is the number of labels before each.
+    fn between<W: Write>(
+        &mut self,
+        output: &Output<'_, W>,
+        owner: &Owner,
+        levels: &[Level<'_>],
+    ) -> Vec<usize> {
         let mut found = Vec::new();
         // From the top: an entry that changes nothing has records only if all names above it have some.
-        for above in covered.into_iter().rev() {
-            let effects = self.effects(output, &above);
-            let mut zones = output.snapshot.zones().iter();
-            let is_owner = zones.any(|placed| placed.zone.owns(&above.name, &above.walk));
-            match is_owner && (effects.differ || effects.has_own && found.is_empty()) {
+        for level in levels.iter().filter(|level| level.skip > 0) {
+            if level.inherited.is_none() {
+                found.clear(); // no wildcard covers it
+                continue;
+            }
+            let effects = level.has_entry.then(|| self.effects(output, owner, level));
+            match effects.is_some_and(|effects| effects.differ() || effects.has_own && found.is_empty()) {
                 true => found.clear(),
-                false => found.push(above.name.to_string()),
+                false => found.push(level.skip),
             }
         }
         found
@@ -190,21 +262,21 @@ fn write_prefixes<W: Write>(output: &mut Output<'_, W>, writer: &mut Records) ->
     for (place, placed) in snapshot.zones().iter().enumerate() {
         let Some(rule) = placed.zone.rules().all().first() else { continue };
         let Rule::Answer { answer, .. } = &**rule else { continue };
-        for prefix in placed.zone.prefixes() {
-            let is_within =
-                |earlier: &Prefix| earlier.length <= prefix.length && earlier.contains(prefix.address);
+        let data = data_of(answer, true);
+        for prefix in placed.zone.prefixes().iter() {
             let before = &snapshot.zones()[..place];
-            if before.iter().any(|earlier| earlier.zone.prefixes().any(is_within)) {
+            if before.iter().any(|earlier| earlier.zone.prefixes().include(prefix)) {
                 continue;
             }
-            let data = writer
-                .known
-                .entry((std::ptr::from_ref(&**answer), true))
-                .or_insert_with(|| data_of(answer, true));
+            let owner = trigger(prefix);
+            if owner.len() + 1 + writer.origin > MAX_NAME {
+                output.leave_out("too long below the name of the zone", prefix)?;
+                continue;
+            }
             output.counts.entries += 1;
             for record in data.iter() {
                 output.counts.records += 1;
-                writeln!(output.out, "{} {record}", trigger(prefix))?;
+                writeln!(output.out, "{owner} {record}")?;
             }
         }
     }
@@ -373,6 +445,38 @@ mod tests {
         let expected =
             ["c.d.t.me 30 CNAME rpz-drop.", "d.t.me 30 CNAME *.", "t.me 30 CNAME *.", "www.t.me 30 CNAME ."];
         assert_eq!(records, expected);
+    }
+
+    /// In RPZ, `8.0.0.0.127.rpz-client-ip` blocks a whole network.
+    #[test]
+    fn a_name_that_is_a_trigger_of_another_kind_is_left_out() {
+        let entries = b"subtree 0 8.0.0.0.127.rpz-client-ip\nexact 0 16.0.0.51.198.rpz-ip\nbelow 0 rpz-nsip";
+        let zone = list::entries("z", vec![rule(Action::Drop)], entries).ok().unwrap();
+        let (lines, counts) = exported(&snapshot(vec![zone]), Format::Rpz);
+        assert!(lines.iter().all(|line| line.starts_with(';')), "{lines:?}");
+        assert_eq!(counts.left_out, BTreeMap::from([("reserved by RPZ", 3)]));
+    }
+
+    /// Otherwise the targets and addresses in its response would be judged.
+    #[test]
+    fn a_passthru_is_written_although_no_entry_would_block_the_name() {
+        let zone = list::entries("z", vec![rule(Action::Passthru)], b"exact 0 good.example").ok().unwrap();
+        let (lines, _) = exported(&snapshot(vec![zone]), Format::Rpz);
+        assert_eq!(lines[0], "good.example 60 CNAME rpz-passthru.");
+    }
+
+    /// A server cuts labels off a name that is too long below the zone, so a wildcard would match it.
+    #[test]
+    fn an_exception_that_is_too_long_opens_the_names_around_it() {
+        let label = "x".repeat(60);
+        let deep = format!("{label}.{label}.{label}.{label}.t.me");
+        let rules = vec![Rule::Exemption, rule(Action::Nodata)];
+        let entries = format!("subtree 1 t.me\nexact 0 {deep}");
+        let zone = list::entries("z", rules, entries.as_bytes()).ok().unwrap();
+        let (lines, _) = exported(&snapshot(vec![zone]), Format::Rpz);
+        let above = format!("*.{label}.{label}.{label}.t.me 60 CNAME rpz-passthru.");
+        assert!(lines.contains(&above), "{lines:#?}");
+        assert!(lines.contains(&format!("*.{label}.{label}.t.me 30 CNAME *.")), "{lines:#?}");
     }
 
     #[test]

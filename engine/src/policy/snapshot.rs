@@ -106,7 +106,7 @@ pub struct Decision<'a> {
 
 impl<'a> Decision<'a> {
     /// Over TCP, a truncate entry does not match.
-    fn holds(&self, transport: Transport) -> bool {
+    pub fn holds(&self, transport: Transport) -> bool {
         self.answer.action != Action::Truncate || !transport.is_tcp()
     }
 
@@ -114,8 +114,8 @@ impl<'a> Decision<'a> {
         self.answer.action == Action::Passthru
     }
 
-    /// `None` for an exemption.
-    fn new(zone: usize, found: Found<'a>, hash: u64) -> Option<Decision<'a>> {
+    /// `None` for an exemption. `hash`: that of the queried name.
+    pub fn new(zone: usize, found: Found<'a>, hash: u64) -> Option<Decision<'a>> {
         let Found { skip, scope, rank, rule } = found;
         match rule {
             Rule::Exemption => None,
@@ -173,14 +173,6 @@ impl Snapshot {
     pub fn decide(&self, name: &Name, walk: &Walk, transport: Transport) -> Option<Decision<'_>> {
         let mut zones = self.zones.iter().enumerate();
         zones.find_map(|(place, PlacedZone { zone, .. })| zone.decide(place, name, walk, transport))
-    }
-
-    /// The decision about all names below `name` that no entry names.
-    pub fn find_below(&self, name: &Name, walk: &Walk, transport: Transport) -> Option<Decision<'_>> {
-        self.zones.iter().enumerate().find_map(|(place, PlacedZone { zone, .. })| {
-            let decision = Decision::new(place, zone.find_below(name, walk)?, walk.hash(0))?;
-            decision.holds(transport).then_some(decision)
-        })
     }
 
     /// See `PolicyZone::warm`.
