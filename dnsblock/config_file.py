@@ -144,7 +144,7 @@ def _check_zones(config: Config, read: Document, broken: frozenset[str]) -> Iter
 
 def _check_exports(config: Config, read: Document, broken: frozenset[str]) -> Iterator[Problem]:
     zones = {zone.name: zone for zone in config.zones}
-    files = [os.path.normpath(export.file) for export in config.exports]
+    files = [os.path.realpath(export.file) for export in config.exports]
     for index, export in enumerate(config.exports):
         if files[index] in files[:index]:
             yield read.problem(("exports", index, "file"), str(export.file), "this file is listed twice")

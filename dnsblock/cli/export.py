@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,7 +56,8 @@ def export(
         raise click.UsageError("--json needs --output: standard output is the export itself")
     if not all(zones):
         raise click.UsageError("--zone needs the name of a zone")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.USAGE))  # removes an incomplete file
+    for ends in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ends, lambda *_: sys.exit(Exit.USAGE))  # removes an incomplete file
     tail = b""
     with _target(output) as file:
         for piece in client_of(config_path).export(kind, zones, origin):
@@ -80,7 +82,7 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
             return
-        path = output.resolve()  # not the link itself
+        path = Path(os.path.realpath(output))  # not the link itself
         if path.exists() and not path.is_file():
             with path.open("wb") as device:
                 yield device
@@ -89,6 +91,8 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
         partial = durable.partial_of(path)
         try:
             with partial.open("xb") as file:
+                if path.exists():
+                    os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

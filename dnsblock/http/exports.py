@@ -63,19 +63,26 @@ def export_routes(control: Control) -> list[Route]:
 async def _pieces(export: Export, running: asyncio.Semaphore) -> AsyncIterator[bytes]:
     """The file. A thread writes it to a pipe, no faster than the client reads."""
     await running.acquire()
-    loop, (reading, writing) = asyncio.get_running_loop(), os.pipe()
+    loop, descriptors = asyncio.get_running_loop(), list[int]()
 
     def write() -> None:
         try:
-            _write(export, writing)
+            _write(export, descriptors[1])
         finally:  # even if the client has gone long ago
             with contextlib.suppress(RuntimeError):  # the process ends
                 loop.call_soon_threadsafe(running.release)
 
-    threading.Thread(target=write, name="export", daemon=True).start()
+    try:
+        descriptors += os.pipe()
+        threading.Thread(target=write, name="export", daemon=True).start()
+    except BaseException:  # no descriptor or no thread is left
+        running.release()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
     reader = asyncio.StreamReader(limit=PIECE_BYTES)
     transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptors[0], "rb", buffering=0)
     )
     try:
         while piece := await reader.read(PIECE_BYTES):

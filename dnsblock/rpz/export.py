@@ -172,6 +172,6 @@ def counts_in(tail: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     match counts:
-        case {"entries": int(), "records": int(), "left_out": dict()}:
-            return counts
+        case {"entries": int(entries), "records": int(records), "left_out": dict(left_out)}:
+            return {"entries": entries, "records": records, "left_out": left_out}
     return None

@@ -17,8 +17,9 @@ use crate::prefix::Prefix;
 
 /// Bytes of a name in wire format (RFC 1035 2.3.4).
 const MAX_NAME: usize = 255;
-/// Bytes of the label `*` in wire format.
+/// Bytes of the label `*` in wire format, and of the longest label.
 const WILDCARD: usize = 2;
+const LABEL: usize = 64;
 /// Names with such a last label are triggers of other kinds. No entry of ours means one.
 const RESERVED: &[u8] = b"rpz-";
 const PASSTHRU: &str = "60 CNAME rpz-passthru.";
@@ -31,6 +32,7 @@ pub fn write<W: Write>(output: &mut Output<'_, W>, origin: &Name) -> io::Result<
         passthru: Rc::from([PASSTHRU.to_string()]),
         between: BTreeSet::new(),
         opened: BTreeSet::new(),
+        written: BTreeSet::new(),
     };
     each_owner(snapshot, writer.longest(), |owner| writer.note_too_long(output, owner))?;
     each_owner(snapshot, 0, |owner| writer.take(output, owner))?;
@@ -54,6 +56,8 @@ struct Effects {
     inherited: Option<Data>,
     /// Whether an entry of exactly this name decides.
     has_own: bool,
+    /// Whether the name stays open, since longer names below it must.
+    is_cut: bool,
 }
 
 impl Effects {
@@ -71,8 +75,12 @@ struct Records {
     passthru: Data,
     /// Names between an entry and the next one above, which the records of the entry make empty non-terminals.
     between: BTreeSet<String>,
-    /// Names with an exception below whose own name is too long. All names below them are open.
+    /// Names with an exception below whose own name is too long. They and all names below them are open.
+    ///
+    /// BIND takes labels off a queried name until it fits, and then looks up the rest as if it were queried.
     opened: BTreeSet<String>,
+    /// Of these, the names that have their records already.
+    written: BTreeSet<String>,
 }
 
 impl Records {
@@ -82,9 +90,12 @@ impl Records {
             return Ok(());
         }
         let levels = owner.levels(output.snapshot, Udp);
-        let is_exception = levels
-            .last()
-            .is_some_and(|level| blocks(&level.inherited) && !(blocks(&level.at) && blocks(&level.below)));
+        let is_passthru =
+            |decision: &Option<Decision<'_>>| decision.as_ref().is_some_and(Decision::is_passthru);
+        let is_exception = levels.last().is_some_and(|level| {
+            let opens = blocks(&level.inherited) || is_passthru(&level.at) || is_passthru(&level.below);
+            opens && !(blocks(&level.at) && blocks(&level.below))
+        });
         let mut above = (1..owner.name.labels()).map(|skip| owner.above(skip));
         if let Some(above) = above.find(|above| self.fits(above)).filter(|_| is_exception) {
             let above = Owner::new(above);
@@ -96,6 +107,11 @@ impl Records {
 
     fn fits(&self, name: &Name) -> bool {
         name.suffix(0).len() + self.origin - 1 + WILDCARD <= MAX_NAME
+    }
+
+    /// Whether a name right below this one may be too long.
+    fn may_be_cut_to(&self, name: &Name) -> bool {
+        name.suffix(0).len() + self.origin - 1 + LABEL > MAX_NAME
     }
 
     /// Bytes of text of the longest name that fits. Its wire format has two more.
@@ -118,8 +134,15 @@ impl Records {
         let levels = owner.levels(output.snapshot, Udp);
         let Some(level) = levels.last() else { return Ok(()) };
         let effects = self.effects(output, owner, level);
+        if effects.is_cut {
+            output.leave_out("too long below the name of the zone", &owner.name)?;
+        }
         if effects.at.is_none() && effects.below.is_none() && effects.inherited.is_none() {
-            return output.leave_out("exception without effect", &owner.name);
+            return if effects.is_cut {
+                Ok(())
+            } else {
+                output.leave_out("exception without effect", &owner.name)
+            };
         }
         if !effects.has_own && !effects.differ() {
             return Ok(());
@@ -132,7 +155,9 @@ impl Records {
             return Ok(());
         }
         self.note(owner, &between);
-        self.opened.remove(&owner.name.to_string());
+        if self.is_opened(&owner.name) {
+            self.written.insert(owner.name.to_string());
+        }
         check_memory(self.between.len())?;
         let mut sides = level.at.iter().chain(&level.below);
         if sides.any(|decision| decision.answer.action == Action::Truncate) {
@@ -147,7 +172,7 @@ impl Records {
     /// The names that still need records.
     fn missing(&mut self) -> BTreeSet<String> {
         let mut missing = std::mem::take(&mut self.between);
-        missing.extend(self.opened.iter().cloned());
+        missing.extend(self.opened.difference(&self.written).cloned());
         missing
     }
 
@@ -165,12 +190,22 @@ impl Records {
             let denies = output.snapshot.denies_all_below(name, decision);
             self.data(decision, denies)
         });
-        let below = match !self.opened.is_empty() && self.opened.contains(&name.to_string()) {
-            true => Some(Rc::clone(&self.passthru)),
-            false => level.below.as_ref().map(|decision| self.data(decision, wide(decision))),
-        };
+        let below = level.below.as_ref().map(|decision| self.data(decision, wide(decision)));
         let has_own = is_own(&level.at) || is_own(&level.below);
-        Effects { at: at.or(open.clone()), below: below.or(open), inherited, has_own }
+        let is_opened = self.is_opened(name);
+        let is_cut = !is_opened && blocks(&level.at) && !blocks(&level.below) && self.may_be_cut_to(name);
+        let [mut at, mut below] = [at, below].map(|side| side.or(open.clone()));
+        if is_opened {
+            at = Some(Rc::clone(&self.passthru));
+            below.clone_from(&at);
+        } else if is_cut {
+            at = open;
+        }
+        Effects { at, below, inherited, has_own, is_cut }
+    }
+
+    fn is_opened(&self, name: &Name) -> bool {
+        !self.opened.is_empty() && self.opened.contains(&name.to_string())
     }
 
     fn data(&mut self, decision: &Decision<'_>, denies: bool) -> Data {
@@ -465,18 +500,47 @@ mod tests {
         assert_eq!(lines[0], "good.example 60 CNAME rpz-passthru.");
     }
 
-    /// A server cuts labels off a name that is too long below the zone, so a wildcard would match it.
+    /// BIND takes labels off a queried name that is too long, and looks up the rest.
     #[test]
     fn an_exception_that_is_too_long_opens_the_names_around_it() {
         let label = "x".repeat(60);
         let deep = format!("{label}.{label}.{label}.{label}.t.me");
-        let rules = vec![Rule::Exemption, rule(Action::Nodata)];
-        let entries = format!("subtree 1 t.me\nexact 0 {deep}");
+        let cut = format!("{label}.{label}.{label}.t.me");
+        let rules = vec![Rule::Exemption, rule(Action::Nodata), rule(Action::Drop)];
+        for own in ["", "\nsubtree 2 CUT", "\nsubtree 2 CUT\nexact 0 a.CUT\nexact 0 b.CUT\nexact 0 c.CUT"] {
+            let entries = format!("subtree 1 t.me\nexact 0 {deep}{}", own.replace("CUT", &cut));
+            let zone = list::entries("z", rules.clone(), entries.as_bytes()).ok().unwrap();
+            let (lines, _) = exported(&snapshot(vec![zone]), Format::Rpz);
+            let records =
+                |owner: &str| lines.iter().filter(|line| line.starts_with(owner)).collect::<Vec<_>>();
+            for owner in [format!("{cut} "), format!("*.{cut} ")] {
+                assert_eq!(records(&owner), [&format!("{owner}{PASSTHRU}")], "{lines:#?}");
+            }
+            assert_eq!(records(&format!("*.{label}.{label}.t.me ")).len(), 1, "{lines:#?}");
+        }
+    }
+
+    /// A name below may be too long, is cut to this one, and must stay open.
+    #[test]
+    fn a_long_name_is_not_blocked_if_the_names_below_it_are_open() {
+        let label = "x".repeat(60);
+        let (long, short) = (format!("{label}.{label}.{label}.me"), format!("{label}.{label}.me"));
+        let rules = vec![rule(Action::Nodata), rule(Action::Passthru)];
+        let entries =
+            format!("exact 0 {long}\nexact 0 {short}\nsubtree 0 y{long}\nbelow 1 z{long}\nexact 0 z{long}");
         let zone = list::entries("z", rules, entries.as_bytes()).ok().unwrap();
-        let (lines, _) = exported(&snapshot(vec![zone]), Format::Rpz);
-        let above = format!("*.{label}.{label}.{label}.t.me 60 CNAME rpz-passthru.");
-        assert!(lines.contains(&above), "{lines:#?}");
-        assert!(lines.contains(&format!("*.{label}.{label}.t.me 30 CNAME *.")), "{lines:#?}");
+        let (lines, counts) = exported(&snapshot(vec![zone]), Format::Rpz);
+        let mut records: Vec<_> = lines.iter().filter(|line| !line.starts_with(';')).cloned().collect();
+        records.sort();
+        let mut expected = vec![
+            format!("{short} 30 CNAME *."),
+            format!("y{long} 30 CNAME *."),
+            format!("*.y{long} 30 CNAME *."),
+            format!("*.z{long} {PASSTHRU}"),
+        ];
+        expected.sort();
+        assert_eq!(records, expected);
+        assert_eq!(counts.left_out, BTreeMap::from([("too long below the name of the zone", 2)]));
     }
 
     #[test]
