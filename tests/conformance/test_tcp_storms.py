@@ -253,13 +253,14 @@ def test_an_unread_response_takes_little_kernel_memory(
     with measured(subject, record_property), connected(subject) as greedy:
         greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         most = 0
+        ends = greedy.getpeername()[1], greedy.getsockname()[1]  # nobody knows them after a reset
 
         def take_more() -> int:
             nonlocal most
             taken = 0
             with suppress(BlockingIOError, ConnectionError):  # the daemon closes an idle connection
                 taken = greedy.send(batch)
-            most = max(most, unsent_bytes(greedy))
+            most = max(most, unsent_bytes(*ends))
             return taken
 
         wait_for(lambda: [take_more() for _ in range(20)] == [0] * 20, "nothing more is taken")
@@ -268,9 +269,8 @@ def test_an_unread_response_takes_little_kernel_memory(
         assert 0 < most < 1 << 20
 
 
-def unsent_bytes(client: socket.socket) -> int:
-    """The send queue of the other end of this connection (proc_net_tcp)."""
-    mine, its = client.getsockname()[1], client.getpeername()[1]
+def unsent_bytes(its: int, mine: int) -> int:
+    """The send queue of the other end of the connection between these ports (proc_net_tcp)."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, _, queues, *_ = line.split()
         if (int(local[-4:], 16), int(remote[-4:], 16)) == (its, mine):
