@@ -60,10 +60,14 @@ class Exports:
 
     async def _renew(self, one: ExportFile) -> None:
         publisher = self._publisher
-        before, policy = self._kept.get(one.file, Kept(None, None)), publisher.policy
+        before, policy, config = (
+            self._kept.get(one.file, Kept(None, None)),
+            publisher.policy,
+            publisher.config,
+        )
         try:
             wanted = Wanted(one.format, one.origin, one.zones)
-            export = Export.of(wanted, publisher.config, policy.placed, policy.snapshot.serial)
+            export = Export.of(wanted, config, policy.placed, policy.snapshot.serial)
             written, is_new = await _in_thread(one.file, export, before.written)
         except (OSError, Refused) as err:
             why = err.strerror or str(err) if isinstance(err, OSError) else str(err)
@@ -80,7 +84,7 @@ class Exports:
                 event(logging.INFO, text, left_out=sum(written.left_out.values()))
         finally:
             del self._at_work[one.file]
-        if publisher.policy is not policy:
+        if publisher.policy is not policy or publisher.config is not config:
             publisher.may_export.set()  # something was published meanwhile
 
 

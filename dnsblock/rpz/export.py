@@ -169,9 +169,11 @@ def counts_in(tail: str) -> dict[str, Any] | None:
     found = re.search(r"^[;#] end: (\{.*\})\n\Z", tail, re.MULTILINE)
     try:
         counts = {} if found is None else json.loads(found[1])
-    except ValueError:
+    except (ValueError, RecursionError):  # somebody has edited it
         return None
     match counts:
-        case {"entries": int(entries), "records": int(records), "left_out": dict(left_out)}:
+        case {"entries": int(entries), "records": int(records), "left_out": dict(left_out)} if all(
+            isinstance(count, int) for count in left_out.values()
+        ):
             return {"entries": entries, "records": records, "left_out": left_out}
     return None

@@ -7,6 +7,7 @@ import select
 import shlex
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -70,8 +71,9 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             assert select.select([daemon.stdout], [], [], 120)[0], "not ready in 120 seconds"
             metrics = json.loads(daemon.stdout.readline())["metrics"]
-            text = ""
+            text, deadline = "", time.monotonic() + 120
             while "dnsblock_export_serial{" not in text:  # it is written after ready
+                assert time.monotonic() < deadline, "the export is not written"
                 with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as response:
                     text = response.read().decode()
             yield text

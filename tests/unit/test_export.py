@@ -1,8 +1,10 @@
-"""Serials of exports (RFC 1982)."""
+"""Serials of exports (RFC 1982), and the counts in their last line."""
+
+import json
 
 import pytest
 
-from dnsblock.rpz.export import Export, Wanted, Written
+from dnsblock.rpz.export import Export, Wanted, Written, counts_in
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,13 @@ def test_a_serial_is_higher_than_those_before_it(snapshot: int, former: list[int
     """Secondaries transfer a zone only then."""
     export = Export(Wanted("rpz", "rpz.example"), (), (), ("localhost", "nobody.invalid"), snapshot)
     assert export.serial_after(*(Written(serial, 0, 0, {}) for serial in former)) == expected
+
+
+def test_counts_that_somebody_has_edited_are_no_counts():
+    """Otherwise one file would break /metrics, or never be written again."""
+    good = {"entries": 1, "records": 2, "left_out": {"addresses": 3}}
+    assert counts_in(f"; end: {json.dumps(good | {'more': 1})}\n") == good
+    for bad in (good | {"left_out": {"addresses": "3"}}, good | {"entries": "1"}, {}):
+        assert counts_in(f"; end: {json.dumps(bad)}\n") is None
+    for text in ("", "; end: {", "; end: {}", f"; end: {{{'[' * 100_000}}}\n", f"; end: {json.dumps(good)}"):
+        assert counts_in(text) is None

@@ -426,9 +426,7 @@ mod tests {
         for _ in 0..400 {
             let zones = (0..1 + draw(3)).map(|place| {
                 let mut rules = vec![Rule::Exemption, Rule::passthru()];
-                let actions =
-                    [Action::Nxdomain, Action::Nodata, Action::Drop, Action::Sinkhole, Action::Cname];
-                rules.extend(actions.map(rule));
+                rules.extend(Action::ALL.map(|(action, _)| rule(action)));
                 let mut lines = String::new();
                 for _ in 0..1 + draw(8) {
                     let labels: Vec<&str> = (0..1 + draw(4)).map(|_| ["a", "b", "cc"][draw(3)]).collect();
