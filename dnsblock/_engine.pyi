@@ -48,10 +48,12 @@ __all__ = [
     "__version__",
     "canonical_name",
     "compile_list",
+    "compile_zone",
     "file_digests",
     "keep_capabilities",
     "keep_net_bind_service",
     "sealed_lines",
+    "zone_files",
 ]
 
 _Address = IPv4Address | IPv6Address
@@ -196,6 +198,34 @@ class CompiledList:
     left_out_lines: list[tuple[str, int, str, str, str]]
     not_applicable_lines: list[tuple[str, int, str, str, str]]
     lost_exception_lines: list[tuple[str, int, str, str, str]]
+    serial: int | None  # of the SOA record of a policy zone; None also if it has none
+    zonemd: str  # of a policy zone (RFC 8976): `absent`, `unusable`, `valid` or `invalid`
+
+def zone_files(path: str, max_bytes: int) -> list[str]:
+    """The files of a zone: its own, then those that it includes, in this order, all from its folder.
+
+    Raises `OSError`, and `ListUnreadable` for a file that cannot be included.
+    """
+
+def compile_zone(
+    files: Sequence[tuple[str, str]],
+    *,
+    name: str,
+    takes_wide: bool,
+    max_bytes: int,
+    suffixes: Sequence[str],
+    suffix_parents: Sequence[str],
+    suffix_exceptions: Sequence[str],
+    protected: Sequence[str],
+    folder: str | None,
+    before: Names | None,
+    progress: Progress,
+) -> CompiledList:
+    """Compiles a policy zone with the answers of its records, from the files that `zone_files` returns.
+
+    `name` is that of the zone, where its file does not say it. `takes_wide`: triggers of one label, `*` and
+    very large networks are enforced, too. Otherwise as `compile_list`.
+    """
 
 def compile_list(
     files: Sequence[tuple[str, str]],
@@ -264,6 +294,21 @@ class PolicyZone:
         """A zone of a compiled list. The rule applies to its names; exceptions are exemptions or passthru."""
 
     @staticmethod
+    def from_records(
+        name: str,
+        names: Names,
+        *,
+        rule: Rule | None = None,
+        max_ttl: int = 0,
+        extended_error: int | None = None,
+        structured: tuple[str, str] | None = None,
+    ) -> PolicyZone:
+        """A compiled policy zone with the answers of its records, or with one rule for all of them.
+
+        `max_ttl` in seconds limits their TTLs. Raises `ValueError` for a list.
+        """
+
+    @staticmethod
     def from_triggers(name: str, names: Names, rule: Rule) -> PolicyZone:
         """A zone of a compiled list of addresses. Raises `ValueError` for a list of names."""
 
@@ -314,11 +359,17 @@ class PlacedZone:
 
     `next_change_at`: Unix time in seconds of its next scheduled change, which limits its TTLs.
     `judges_targets`: it also applies to targets (CNAME, DNAME, HTTPS, SVCB) in upstream responses.
-    `is_shadow`: its matches are only counted.
+    `is_shadow`: its matches are only counted. `clients`: it applies to these networks only.
     """
 
     def __new__(
-        cls, zone: PolicyZone, *, next_change_at: int | None, judges_targets: bool, is_shadow: bool
+        cls,
+        zone: PolicyZone,
+        *,
+        next_change_at: int | None,
+        judges_targets: bool,
+        is_shadow: bool,
+        clients: Sequence[tuple[_Address, int]] | None = None,
     ) -> PlacedZone: ...
     @property
     def zone(self) -> PolicyZone: ...
@@ -352,10 +403,11 @@ class Snapshot:
     def digest_of(zones: Sequence[PlacedZone], nat64: Sequence[_Network] = ...) -> str:
         """The digest of a snapshot with these zones."""
 
-    def covering(self, target: str | _Address) -> list[Covering]:
+    def covering(self, target: str | _Address, client: _Address | None = None) -> list[Covering]:
         """All entries that cover a canonical name or an address, in zone order. At most one decides.
 
-        The longest prefix of a zone comes first.
+        The longest prefix of a zone comes first. `client` is the address of the client. Without it, rules for
+        certain clients do not apply.
         """
 
     def export(self, descriptor: int, kind: str, head: str, origin: str) -> tuple[int, int, dict[str, int]]:

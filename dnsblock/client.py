@@ -143,9 +143,11 @@ class Client:
         """The progress of work in the background."""
         return self._ask("GET", "/v1/work")
 
-    def why(self, name: str, at: str | None = None, known_at: str | None = None) -> dict[str, Any]:
-        """Explains why a name is or is not blocked, optionally at another time, as known at a time."""
-        asked = {"name": name, "at": at, "known_at": known_at}
+    def why(
+        self, name: str, at: str | None = None, known_at: str | None = None, client: str | None = None
+    ) -> dict[str, Any]:
+        """Explains why a name is or is not blocked: at another time, as known at a time, or for a client."""
+        asked = {"name": name, "at": at, "known_at": known_at, "client": client}
         params = {key: value for key, value in asked.items() if value is not None}
         return self._ask("GET", "/v1/why", params=params, timeout=LONG_TIMEOUT_SECONDS)
 

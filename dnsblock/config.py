@@ -4,14 +4,15 @@
 Switches and words such as `auto` are parsed here, so that no other module compares strings.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from dnsblock.config_exports import ExportFile
+from dnsblock.config_issuers import Issuer
 from dnsblock.config_ledger import LedgerOptions
+from dnsblock.config_rpz import GIVEN, RpzOptions
 from dnsblock.control import DEFAULT_SOCKET
 from dnsblock.values import (
     AnsweredHere,
@@ -355,17 +356,19 @@ class Zone(Options):
     unsigned: Literal["refuse", "accept"] = "refuse"  # of an issuer: how to treat unsigned orders
     names: ListPlace | None = Field(default=None, alias="list")  # a file, a folder or an https URL
     addresses: ListPlace | None = None  # the same, with addresses and prefixes to block in answers
+    rpz: RpzOptions | None = None  # a policy zone whose records say the answers
     match: Literal["exact", "subtree", "below"] | None = None  # of a list: the names that each entry covers
     source: Source = as_written({})  # of a list, or of addresses
     # Whether the zone also applies to targets of CNAME, DNAME, HTTPS and SVCB records in upstream responses.
     targets: Literal["judge", "ignore"] = "judge"
     # shadow: matches are only counted, not blocked.
     mode: Literal["enforce", "shadow"] = "enforce"
+    clients: Annotated[Networks, Field(min_length=1)] | None = None  # those it applies to; null: all
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        if [self.issuer, self.names, self.addresses].count(None) != 2:
-            raise ValueError(f"zone {self.name} must have one of issuer, list and addresses")
+        if [self.issuer, self.names, self.addresses, self.rpz].count(None) != 3:
+            raise ValueError(f"zone {self.name} must have one of issuer, list, addresses and rpz")
         if self.issuer is not None and {"match", "source"} & self.model_fields_set:
             raise ValueError("match and source belong to a list: an order says itself what its entries match")
         if self.addresses is not None:
@@ -390,6 +393,24 @@ class Zone(Options):
             raise ValueError("targets: ignore would leave a zone of addresses without effect")
         return self
 
+    @model_validator(mode="after")
+    def _fits_rpz(self) -> Self:
+        if self.rpz is None:
+            if self.gives_answers:
+                raise ValueError(
+                    "answer given belongs to rpz: only the records of such a zone say the answer"
+                )
+            return self
+        own = {"format", "column", "separator", "exceptions", "repair"}
+        of_lists = {"match"} & self.model_fields_set | own & self.source.model_fields_set
+        if of_lists:
+            raise ValueError(f"{', '.join(sorted(of_lists))}: belongs to a list, not to rpz")
+        if self.targets == "ignore":
+            raise ValueError("targets: ignore does not belong to rpz, whose triggers include them")
+        if not self.gives_answers and {"max_ttl", "extended_error"} & self.rpz.model_fields_set:
+            raise ValueError("max_ttl and extended_error belong to answer given: a profile has its own")
+        return self
+
     @property
     def accepts_unsigned(self) -> bool:
         """Whether the issuer's unsigned orders are accepted."""
@@ -406,15 +427,24 @@ class Zone(Options):
         return self.mode == "shadow"
 
     @property
-    def kind(self) -> Literal["orders", "list", "addresses"]:
+    def gives_answers(self) -> bool:
+        """Whether its records say the answers."""
+        return self.answer == GIVEN
+
+    @property
+    def kind(self) -> Literal["orders", "list", "addresses", "rpz"]:
         """The source of the zone's entries."""
         if self.issuer is not None:
             return "orders"
+        if self.rpz is not None:
+            return "rpz"
         return "list" if self.addresses is None else "addresses"
 
     @property
     def place(self) -> Path | str | None:
-        """The place of its list of names or addresses; None for an issuer's orders."""
+        """The place of its list or zone file; None for an issuer's orders."""
+        if self.rpz is not None:
+            return self.rpz.file
         return self.names if self.addresses is None else self.addresses
 
     @property
@@ -426,44 +456,6 @@ class Zone(Options):
     def every_seconds(self) -> int:
         """How often its list is polled or fetched."""
         return self.source.every_s or (3600 if self.is_feed else 5)
-
-
-Role = Literal["block", "lift", "exempt", "override", "propose"]
-OFFICER: tuple[Role, ...] = ("block", "lift", "exempt")
-
-
-class Signer(Options):
-    """The roles of a signer, by the principal in the issuer's allowed_signers file."""
-
-    may: Annotated[tuple[Role, ...], Field(min_length=1, max_length=5)] = OFFICER
-    categories: Annotated[tuple[str, ...], Field(max_length=100)] | None = None  # null: all
-
-
-class Issuer(Options):
-    """An authority, and who signs its orders."""
-
-    id: Identifier
-    keys: FilePath  # an OpenSSH allowed_signers file
-    signatures: Annotated[int, Number, Field(ge=1, le=10)] = 1  # of different signers, for each order
-    may: Annotated[tuple[Role, ...], Field(min_length=1, max_length=5)] = OFFICER
-    categories: Annotated[tuple[str, ...], Field(max_length=100)] | None = None  # null: all
-    roles: Annotated[dict[str, Signer], Field(max_length=1000)] = as_written({})
-
-    def roles_of(self, principals: Iterable[str], categories: Iterable[str | None]) -> frozenset[Role]:
-        """The roles of a signer, by all its principals, for orders of these categories.
-
-        Those of the issuer if `roles` has no entry. If it has several, those that all of them have.
-        """
-        own = self.signers_of(principals)
-        may = [frozenset(one.may) for one in own] or [frozenset(self.may)]
-        limits = [one for one in (self.categories, *(one.categories for one in own)) if one is not None]
-        if any(category not in limit for limit in limits for category in categories):
-            return frozenset()
-        return frozenset.intersection(*may)
-
-    def signers_of(self, principals: Iterable[str]) -> list[Signer]:
-        """The entries of `roles` for these principals."""
-        return [self.roles[principal] for principal in principals if principal in self.roles]
 
 
 class ApiOptions(Options):

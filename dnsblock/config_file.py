@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dnsblock import document
 from dnsblock.config import BUILT_IN, Config
+from dnsblock.config_rpz import GIVEN
 from dnsblock.control import MAX_BYTES
 from dnsblock.document import Document
 from dnsblock.errors import Problem, Refused
@@ -101,7 +102,7 @@ def _all_problems(read: Document, value: Any, context: Any, errors: ValidationEr
 
 def _cross_check(config: Config, read: Document, broken: frozenset[str]) -> Iterator[Problem]:
     """Conflicts between options. `broken` options have their defaults here and are not checked."""
-    for name in config.answers.keys() & BUILT_IN.keys():
+    for name in config.answers.keys() & (BUILT_IN.keys() | {GIVEN}):
         yield read.problem(("answers", name), name, "this answer profile is built in and cannot be changed")
     for index, endpoint in enumerate(config.listen):
         if endpoint.port and endpoint in config.listen[:index]:
@@ -130,6 +131,8 @@ def _check_zones(config: Config, read: Document, broken: frozenset[str]) -> Iter
                 yield read.problem(("zones", index, key), value, reason)
             elif value is not None:
                 first[key, value] = read.line(("zones", index, key))
+        if zone.gives_answers:
+            continue
         if zone.answer not in config.answer_names and "answers" not in broken:
             reason = f"no such answer profile; there are {', '.join(sorted(config.answer_names))}"
             yield read.problem(("zones", index, "answer"), zone.answer, reason)
@@ -152,6 +155,8 @@ def _check_exports(config: Config, read: Document, broken: frozenset[str]) -> It
             why = None
             if name not in zones:
                 why = "no zone has this name"
+            elif zones[name].clients is not None and not zones[name].is_shadow:
+                why = "this zone is for some clients only, which other software cannot know: name the others"
             elif zones[name].is_shadow and export.zones:
                 why = "a shadow zone enforces nothing"
             elif export.format == "rpz" and not (zones[name].is_shadow or zones[name].judges_targets):

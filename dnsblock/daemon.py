@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from ipaddress import IPv4Address, IPv6Address
 
 from dnsblock import handover
 from dnsblock.actions import Actions
@@ -37,7 +36,7 @@ from dnsblock.orders.state import State
 from dnsblock.orders.statement import Statements
 from dnsblock.policy import Counts
 from dnsblock.policy.engine_settings import worker_count
-from dnsblock.policy.explain import Explanation, explain
+from dnsblock.policy.explain import Address, Explanation, explain
 from dnsblock.policy.impact import ImpactRuns
 from dnsblock.policy.past import NameEvent, Past, scheduled
 from dnsblock.policy.recorder import Recorder
@@ -298,9 +297,9 @@ class Daemon:
         event(logging.DEBUG, "state is read through the control API", by=by)
         return self
 
-    def explain(self, target: str | IPv4Address | IPv6Address) -> Explanation:
-        """Explains why a canonical name or an address is or is not blocked."""
-        return explain(target, self.publisher.policy, self.config)
+    def explain(self, target: str | Address, client: Address | None = None) -> Explanation:
+        """Explains why a canonical name or an address is or is not blocked, for a client."""
+        return explain(target, self.publisher.policy, self.config, client)
 
     def scheduled(self, name: str) -> list[NameEvent]:
         """The scheduled changes for a canonical name, by the orders known now."""

@@ -15,7 +15,7 @@ from dnsblock.errors import Exit, Problem, Refused, printable, shown
 from dnsblock.times import moment, utc
 
 if TYPE_CHECKING:
-    from dnsblock.config import Issuer
+    from dnsblock.config_issuers import Issuer
     from dnsblock.signatures.allowed_signers import AllowedSigners
     from dnsblock.signatures.verify import SignatureProblem, Signer
 

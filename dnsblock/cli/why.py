@@ -47,8 +47,15 @@ def _time(_context: click.Context, parameter: click.Parameter, value: str | None
     callback=_time,
     help="Use only orders and lists that this instance knew at TIME.",
 )
+@click.option(
+    "--client",
+    metavar="ADDRESS",
+    help="Explain it for a client with this address: some zones may apply to certain clients only.",
+)
 @common
-def why(config_path: Path, as_json: bool, name: str, at: str | None, known_at: str | None) -> None:
+def why(
+    config_path: Path, as_json: bool, name: str, at: str | None, known_at: str | None, *, client: str | None
+) -> None:
     """Explain why NAME is or is not blocked: zone, order, entry, and other matching entries.
 
     If NAME is an IP address, this explains how responses with that address are treated.
@@ -65,7 +72,11 @@ def why(config_path: Path, as_json: bool, name: str, at: str | None, known_at: s
         asked = canonical(name) if address(name) is None else name
     except NameRefused as err:
         raise click.BadParameter(str(err), param_hint="NAME") from err
-    answer = client_of(config_path).why(asked, at, known_at)
+    if client is not None and address(client) is None:
+        raise click.BadParameter(f"'{shown(client)}' is not an IP address", param_hint="--client")
+    if client is not None and (at is not None or known_at is not None):
+        raise click.UsageError("--client explains the present: use it without --at and --known-at")
+    answer = client_of(config_path).why(asked, at, known_at, client)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, IPvAnyAddress
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -41,6 +41,7 @@ from dnsblock.http.submissions import Limits
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.known import about
 from dnsblock.orders.state import OrderState
+from dnsblock.policy.explain import Address
 from dnsblock.policy.past import not_enforced, suffixes
 from dnsblock.policy.recorder import facts_of_ledger
 
@@ -51,6 +52,7 @@ class Why(BaseModel):
     name: Annotated[str, Field(max_length=1024)]
     at: Annotated[str, Field(max_length=64)] | None = None
     known_at: Annotated[str, Field(max_length=64)] | None = None
+    client: IPvAnyAddress | None = None
 
 
 class Purge(BaseModel):
@@ -86,9 +88,9 @@ def control_app(control: Control) -> ASGIApp:
         if why.at is not None or why.known_at is not None:
             return await explain_at(view, why.name, why.at, why.known_at)
         if (place := address(why.name)) is not None:
-            return JSONResponse(dict(view.explain(place)))
+            return JSONResponse(dict(view.explain(place, why.client)))
         try:
-            return JSONResponse(await asyncio.to_thread(why_now, view, canonical(why.name)))
+            return JSONResponse(await asyncio.to_thread(why_now, view, canonical(why.name), why.client))
         except NameRefused as err:
             raise not_a_name(err) from err
 
@@ -131,13 +133,13 @@ def _order_routes(control: Control) -> list[Route]:
     ]
 
 
-def why_now(view: View, name: str) -> dict[str, Any]:
-    """Explains why a canonical name is or is not blocked now, and its scheduled changes."""
+def why_now(view: View, name: str, client: Address | None = None) -> dict[str, Any]:
+    """Explains why a canonical name is or is not blocked now, for a client, and its scheduled changes."""
     now, orders = view.publisher.recorder.now(), view.publisher.recorder.ledger.orders
     covers = suffixes(name)
     held = list(not_enforced(view.config, about(orders, covers), covers, now))
     return {
-        **view.explain(name),
+        **view.explain(name, client),
         "not_enforced": held,
         "scheduled": view.scheduled(name),
         "time_zone": view.config.time_zone.key,

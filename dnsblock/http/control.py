@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from dnsblock.actions import Actions
@@ -17,7 +16,7 @@ from dnsblock.lists.store import Store
 from dnsblock.orders.state import State
 from dnsblock.orders.statement import Statements
 from dnsblock.policy import Counts
-from dnsblock.policy.explain import Explanation
+from dnsblock.policy.explain import Address, Explanation
 from dnsblock.policy.impact import ImpactRuns
 from dnsblock.policy.past import NameEvent, Past
 from dnsblock.principal import Principal
@@ -129,8 +128,8 @@ class View(Protocol):
     def counters(self) -> Counts:
         """The counters of the worker threads."""
 
-    def explain(self, target: str | IPv4Address | IPv6Address) -> Explanation:
-        """Explains why a canonical name or an address is or is not blocked."""
+    def explain(self, target: str | Address, client: Address | None = None) -> Explanation:
+        """Explains why a canonical name or an address is or is not blocked, for a client."""
 
     def scheduled(self, name: str) -> list[NameEvent]:
         """The future events of a canonical name according to the known orders."""

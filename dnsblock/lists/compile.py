@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from dnsblock._engine import CompiledList, Names, Progress, compile_list
+from dnsblock._engine import CompiledList, Names, Progress, compile_list, compile_zone
 from dnsblock.config import Config, Zone
 from dnsblock.suffixes import public_suffixes, public_suffixes_digest
 
-ADDRESSES = "addresses"  # the format of a list of client addresses
+ADDRESSES = "addresses"  # the format of a list of addresses
+ZONE = "zone"  # the format of a policy zone with the answers of its records
 MAX_BYTES = 16 << 30  # of content, if no configuration sets a lower limit
 COMPILER = 3  # increment it if the same content would now compile to different names
 
@@ -28,6 +29,7 @@ class Options:
     exceptions: str  # the effect of exceptions in the list; `listed`: the list consists of exceptions
     public_suffixes: str | None  # digest of the public suffixes to drop; None: keep them
     protected: tuple[str, ...]
+    zone: str = ""  # of a policy zone: its name, where its file does not say it
 
     @classmethod
     def of(cls, zone: Zone, config: Config) -> Self:
@@ -36,6 +38,10 @@ class Options:
         if zone.kind == "addresses":
             repair = tuple(sorted(source.repair))
             return cls(COMPILER, ADDRESSES, None, 1, ",", repair, "auto", public_suffixes=None, protected=())
+        if zone.kind == "rpz":
+            suffixes = public_suffixes_digest() if source.guards.leaves_out_public_suffixes else None
+            protected = tuple(sorted(config.protected))
+            return cls(COMPILER, ZONE, None, 1, ",", (), "auto", suffixes, protected, zone=zone.name)
         is_block = not config.answer(zone.answer).is_passthru
         leaves_out = is_block and source.guards.leaves_out_public_suffixes
         return cls(
@@ -67,7 +73,10 @@ class Options:
     @property
     def text(self) -> str:
         """The options as JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        written = asdict(self)
+        if not self.zone:
+            del written["zone"]  # as before there were policy zones
+        return json.dumps(written, sort_keys=True)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -101,6 +110,20 @@ class Options:
         `max_bytes` of content.
         """
         suffixes, parents, exceptions = public_suffixes() if self.public_suffixes else ((), (), ())
+        if self.format == ZONE:
+            return compile_zone(
+                files,
+                name=self.zone,
+                takes_wide=self.public_suffixes is None,
+                max_bytes=max_bytes,
+                suffixes=suffixes,
+                suffix_parents=parents,
+                suffix_exceptions=exceptions,
+                protected=self.protected,
+                folder=None if folder is None else str(folder),
+                before=before,
+                progress=progress,
+            )
         return compile_list(
             files,
             format=self.format,

@@ -20,6 +20,7 @@ NO_LIST = (UNREADABLE, NOT_TEXT, CORRUPT, NOT_COMPILED)  # there is no content t
 NOT_FETCHED = "NOT_FETCHED"  # a new feed that was never fetched: no guard judged it, and no metric counts it
 CODES = (
     *("HTML", "EMPTY", "MIXED", "TRUNCATED", "SPLIT", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
+    *("NO_SOA", "ZONEMD"),  # of a policy zone
     *(UNREADABLE, NOT_TEXT, CORRUPT, NOT_COMPILED),
 )
 
@@ -70,13 +71,17 @@ def judge(
     `heads` are the first bytes of each of its files. `lists_exceptions` is set for a zone with the answer
     passthru. `before` is the enforced version. `replayed` is an older version with the same content, if any.
     """
+    is_zone = zone.kind == "rpz"
     if before is not None and before.compiled.report.entries == 0:
         # The operator has accepted an empty list. Any list with names is better, even an older one.
         before, replayed = None, replayed if replayed is not None and replayed.is_withdrawn else None
     found = [
         _html(compiled, heads),
-        _empty(zone, compiled),
-        _split(compiled),
+        *(
+            (_without_soa(compiled), _digest(compiled))
+            if is_zone
+            else (_empty(zone, compiled), _split(compiled))
+        ),
         _mixed(compiled) if lists_exceptions else None,
         _truncated(zone, compiled),
         rejected(compiled, zone.source.guards.rejected_percent),
@@ -84,7 +89,7 @@ def judge(
     ]
     is_the_same = before is not None and before.compiled.source_sha256 == digest_of(compiled.sources)
     # The operator has just changed how the same content is read.
-    if before is not None and not is_the_same and compiled.names.entries > 0:
+    if before is not None and not is_the_same and (is_zone or compiled.names.entries > 0):
         found += [_changed(zone, compiled, before, code) for code in ("SHRANK", "GREW")]
     return [finding for finding in found if finding is not None]
 
@@ -117,6 +122,22 @@ def _empty(zone: Zone, compiled: CompiledList) -> Finding | None:
     else:
         return None
     return Finding("EMPTY", reason, {"lines": compiled.lines, "files": len(nameless)})
+
+
+def _without_soa(compiled: CompiledList) -> Finding | None:
+    """A zone may be empty, but it has an SOA record (RFC 1035 section 5.2)."""
+    if compiled.serial is not None:
+        return None
+    return Finding("NO_SOA", "no SOA record of the zone: is this a zone file, and is it complete?")
+
+
+def _digest(compiled: CompiledList) -> Finding | None:
+    """The zone's own digest of its content (RFC 8976)."""
+    if compiled.zonemd != "invalid":
+        return None
+    return Finding(
+        "ZONEMD", "the content does not have the digest of its ZONEMD record: it was altered or cut"
+    )
 
 
 def _mixed(compiled: CompiledList) -> Finding | None:
@@ -206,13 +227,14 @@ def _changed(zone: Zone, compiled: CompiledList, before: Version, code: str) -> 
     else:
         changed, whole = difference.gained, min(difference.added, difference.gained)
     verb = "are gone" if shrank else "are new"
-    text = f"{changed:,} {'prefixes' if zone.kind == 'addresses' else 'names'} {verb}"
+    what = {"addresses": "prefixes", "rpz": "triggers"}.get(zone.kind, "names")
+    text = f"{changed:,} {what} {verb}"
     if changed != whole:
         cover, rest = (
             ("less", "are narrower or exempt now") if shrank else ("more", "are wider or no longer exempt")
         )
-        text = f"{changed:,} names cover {cover}: {whole:,} {verb}, {changed - whole:,} {rest}"
-    percent_changed = 100 * changed / entries
+        text = f"{changed:,} {what} cover {cover}: {whole:,} {verb}, {changed - whole:,} {rest}"
+    percent_changed = 100 * changed / max(entries, 1)
     text = f"{text}, of {entries:,} before"
     numbers = {"changed": changed, "before": entries, "percent": round(percent_changed, 4)}
     names, percent = (_limit(zone, f"{code.lower()}_{unit}") for unit in ("names", "percent"))

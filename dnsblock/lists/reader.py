@@ -10,7 +10,7 @@ from dnsblock._engine import CompiledList, ListUnreadable, Names, NotCompiled, P
 from dnsblock.config import Config, Zone
 from dnsblock.control import command_line
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
-from dnsblock.lists.compile import ADDRESSES, Options
+from dnsblock.lists.compile import ADDRESSES, ZONE, Options
 from dnsblock.lists.files import ListFiles, Skipped, ensure_readable, heads_of, sha256_of, size_of
 from dnsblock.lists.guards import NOT_COMPILED, NOT_FETCHED, UNREADABLE, Finding, judge
 from dnsblock.lists.history.facts import Compiled, Current, NewVersion, Version
@@ -274,9 +274,12 @@ class Reader:
         return ListVersion(names, current.fingerprint, current.version)
 
     def is_of_this_kind(self, version: Version) -> bool:
-        """Whether the version is of the zone's current kind: names or addresses."""
+        """Whether the version is of the zone's current kind: names, addresses, or a policy zone."""
         options = _options_of(version)
-        return options is None or (options.format == ADDRESSES) == (self.zone.kind == "addresses")
+        if options is None:
+            return True
+        formats = {"addresses": ADDRESSES, "rpz": ZONE}
+        return formats.get(self.zone.kind) == (options.format if options.format in formats.values() else None)
 
     def _compile_again(self, current: Current) -> Names | None:
         """Compiles the names of a version from its stored content. The same content gives the same file."""

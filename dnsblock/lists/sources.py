@@ -4,11 +4,12 @@ The source of a zone is made when it is needed: an operator may replace a file b
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from dnsblock._engine import ListUnreadable, zone_files
 from dnsblock.config import Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.feed.schedule import FetchSchedule, PollSchedule, Schedule
@@ -47,6 +48,8 @@ def source_of(zone: Zone, store: Store) -> Source:
     """The source of the list of a zone."""
     if not isinstance(zone.place, Path):
         return FeedSource(zone, store)
+    if zone.kind == "rpz":
+        return ZoneFileSource(zone, zone.place)
     return FolderSource(zone, zone.place) if os.path.isdir(zone.place) else FileSource(zone, zone.place)
 
 
@@ -86,6 +89,43 @@ class FolderSource(FileSource):
     def files(self) -> ListFiles:
         with readable():
             return _limited(self.zone, self.label, ListFiles.of(*files_in(self.path)))
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneFileSource(FileSource):
+    """A zone file, and the files of its folder that it includes."""
+
+    def files(self) -> ListFiles:
+        with readable():
+            main = file_at(self.path)
+            known = _included.get(self.path)
+            if known is None or known[0] != _fingerprint([main, *map(_stat, known[1])]):
+                known = self._look()
+            found = [main, *map(file_at, known[1])]
+            return _limited(self.zone, self.label, ListFiles.of(found))
+
+    def _look(self) -> "_Included":
+        try:
+            _, *paths = map(Path, zone_files(str(self.path), self.zone.source.max_mb << 20))
+        except ListUnreadable as err:
+            label, _, reason = err.args
+            raise Refused([Problem(label, None, "", reason)]) from err
+        included = (_fingerprint(map(_stat, [self.path, *paths])), paths)
+        _included[self.path] = included
+        return included
+
+
+_Included = tuple[list[tuple[str, int, int, int]], list[Path]]
+# The files that zone files include, and the state of all of these then: to find them, a whole zone is read.
+_included: dict[Path, _Included] = {}
+
+
+def _stat(path: Path) -> tuple[Path, os.stat_result]:
+    return path, path.stat()
+
+
+def _fingerprint(found: Iterable[tuple[Path, os.stat_result]]) -> list[tuple[str, int, int, int]]:
+    return [(str(path), s.st_ino, s.st_size, max(s.st_mtime_ns, s.st_ctime_ns)) for path, s in found]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from dnsblock.config import Config, Issuer, Role
+from dnsblock.config import Config
+from dnsblock.config_issuers import Issuer, Role
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.order import ENDS, Order
 from dnsblock.orders.references import Keys

@@ -134,7 +134,7 @@ def _problems_of_lists(config: Config, store: Store) -> tuple[Problem, ...]:
 
     Orders are not checked until the file is fixed: without all zones it is unknown which issuers have one.
     """
-    zones = tuple(zone for zone in config.zones if zone.answer in config.answer_names)
+    zones = tuple(one for one in config.zones if one.gives_answers or one.answer in config.answer_names)
     try:
         lists = Lists(store).read(config.model_copy(update={"zones": zones}), utc_now())
     except Refused as err:

@@ -39,7 +39,7 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
     structured = config.signals.structured_errors
     return Rules(
         access_control=AccessControl(
-            allow=_networks(config.access_control.allow),
+            allow=prefixes_of(config.access_control.allow),
             drops_others=config.access_control.drops_denied,
         ),
         rate_limits=RateLimits(
@@ -47,7 +47,7 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
             errors_per_second=limits.errors_per_second,
             slip=limits.slip,
             amplification=limits.amplification,
-            exempt=_networks(limits.exempt),
+            exempt=prefixes_of(limits.exempt),
         ),
         cache=CacheOptions(
             cache_bytes=cache.size_mb << 20,
@@ -61,7 +61,7 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
             private_reverse=local.private_reverse,
             canary=local.canary,
             resinfo=None if local.resinfo is None else resinfo_rdata(local.resinfo),
-            snapshot_clients=_networks(local.snapshot_clients),
+            snapshot_clients=prefixes_of(local.snapshot_clients),
         ),
         cookie_secrets=secrets,
         max_payload=config.udp.max_payload,
@@ -72,7 +72,10 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
     )
 
 
-def _networks(networks: Sequence[IPv4Network | IPv6Network]) -> list[tuple[IPv4Address | IPv6Address, int]]:
+def prefixes_of(
+    networks: Sequence[IPv4Network | IPv6Network],
+) -> list[tuple[IPv4Address | IPv6Address, int]]:
+    """Networks for the engine: each one's first address and its length."""
     return [(network.network_address, network.prefixlen) for network in networks]
 
 

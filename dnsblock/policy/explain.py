@@ -41,23 +41,41 @@ class Explanation(TypedDict):
     verdict_over_tcp: str
     decided_over_tcp_by: CoveringEntry | None
     covering: list[CoveringEntry]
+    notes: list[str]
 
 
-def explain(target: str | IPv4Address | IPv6Address, policy: Policy, config: Config) -> Explanation:
-    """Explains a canonical name or responses with an address, using the same lookup as for queries."""
-    return explain_all([target], policy, config)[0]
+Address = IPv4Address | IPv6Address
+
+
+def explain(
+    target: str | Address, policy: Policy, config: Config, client: Address | None = None
+) -> Explanation:
+    """Explains a canonical name or responses with an address, using the same lookup as for queries.
+
+    `client` is the address of the client. Without it, zones and triggers for certain clients do not count.
+    """
+    return explain_all([target], policy, config, client)[0]
 
 
 def explain_all(
-    targets: Sequence[str | IPv4Address | IPv6Address], policy: Policy, config: Config
+    targets: Sequence[str | Address], policy: Policy, config: Config, client: Address | None = None
 ) -> list[Explanation]:
     """Explains many names at once: the orders behind all of them are found in one pass."""
-    found = [policy.snapshot.covering(target) for target in targets]
+    found = [policy.snapshot.covering(target, client) for target in targets]
+    limited = {zone.name for zone in config.zones if zone.clients is not None} if client is None else set()
     orders = _orders_of({(entry.zone, entry.entry) for own in found for entry in own}, policy, config)
-    passing = {zone.name for zone in config.zones if config.answer(zone.answer).is_passthru}
-    lists = {zone.name for zone in config.zones if zone.kind == "list"}
+    given = {zone.name for zone in config.zones if zone.gives_answers}
+    lists = {zone.name for zone in config.zones if zone.kind == "list"} | given
+    named = (zone for zone in config.zones if not zone.gives_answers)
+    passing = {zone.name for zone in named if config.answer(zone.answer).is_passthru}
     return [
-        _explanation(str(target), own, orders, lists - passing, policy)
+        {
+            **_explanation(str(target), own, orders, lists - passing, policy),
+            "notes": [
+                f"zone {zone} applies to some clients only: `--client ADDRESS` explains it for one of them"
+                for zone in sorted(limited & {entry.zone for entry in own})
+            ],
+        }
         for target, own in zip(targets, found, strict=True)
     ]
 
@@ -93,6 +111,7 @@ def _explanation(
         "verdict_over_tcp": _verdict(over_tcp_by),
         "decided_over_tcp_by": over_tcp_by,
         "covering": covering,
+        "notes": [],
     }
 
 

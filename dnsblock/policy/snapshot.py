@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 
 from dnsblock._engine import PlacedZone, PolicyZone, Progress, Rules, Snapshot
@@ -22,7 +22,7 @@ from dnsblock.orders.order import Order
 from dnsblock.orders.orders import EMPTY, Orders
 from dnsblock.orders.references import References, read_references
 from dnsblock.orders.state import Entries, State, derive
-from dnsblock.policy.engine_settings import engine_rules, nat64_prefixes, read_secrets
+from dnsblock.policy.engine_settings import engine_rules, nat64_prefixes, prefixes_of, read_secrets
 from dnsblock.policy.referenced import Contents, contents_of
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.zones import ListZone, OrderZone, compile_lists, compile_orders
@@ -248,11 +248,13 @@ class Placement:
     due: int | None  # Unix time of its next scheduled change
     judges_targets: bool
     is_shadow: bool
+    clients: tuple[IPv4Network | IPv6Network, ...] | None  # None: all
 
     def place(self) -> PlacedZone:
         """The same for the engine."""
+        clients = None if self.clients is None else prefixes_of(self.clients)
         options = {"judges_targets": self.judges_targets, "is_shadow": self.is_shadow}
-        return PlacedZone(self.zone, next_change_at=self.due, **options)
+        return PlacedZone(self.zone, next_change_at=self.due, clients=clients, **options)
 
 
 def build(
@@ -300,7 +302,7 @@ def build(
 
 def placement(zone: Zone, compiled: PolicyZone, due: int | None) -> Placement:
     """A compiled zone with its options. `due`: the Unix time of its next scheduled change."""
-    return Placement(compiled, due, zone.judges_targets, zone.is_shadow)
+    return Placement(compiled, due, zone.judges_targets, zone.is_shadow, zone.clients)
 
 
 def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> Policy:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from dnsblock import config as settings
 from dnsblock._engine import Answer, Names, PolicyZone, Rule
 from dnsblock.config import Config, Zone
+from dnsblock.config_rpz import RpzOptions
 from dnsblock.lists.lists import Lists
 from dnsblock.orders.life import InForce, Part
 from dnsblock.orders.state import Entries
@@ -153,19 +154,32 @@ def _precedence(item: InForce) -> tuple[datetime, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """The settings that determine the answers of a list or of a policy zone."""
+
+    kind: str
+    profile: settings.Answer | None  # None: those that the records give
+    given: RpzOptions | None
+    structured: settings.StructuredErrors | None
+
+    @classmethod
+    def of(cls, zone: Zone, config: Config) -> "Answers":
+        """The answers of a zone."""
+        profile = None if zone.gives_answers else config.answer(zone.answer)
+        return cls(zone.kind, profile, zone.rpz, config.signals.structured_errors)
+
+
+@dataclass(frozen=True, slots=True)
 class ListZone:
     """A compiled zone of a list, and everything that determines it."""
 
     compiled: PolicyZone
     names: Names | None  # None: no list is enforced
-    answer: settings.Answer
-    structured: settings.StructuredErrors | None
+    answers: "Answers"
 
-    def is_of(
-        self, names: Names | None, answer: settings.Answer, structured: settings.StructuredErrors | None
-    ) -> bool:
-        """Whether the zone has these names and this answer, and its compiled file is readable."""
-        if (self.answer, self.structured) != (answer, structured):
+    def is_of(self, names: Names | None, answers: "Answers") -> bool:
+        """Whether the zone has these names and answers, and its compiled file is readable."""
+        if self.answers != answers:
             return False
         if self.names is None or names is None or self.names is names:
             return self.names is names
@@ -186,18 +200,25 @@ def compile_lists(
                 raise LookupError(f"list {zone.name} was not read")
             listed, before = lists.listed.get(zone.name), former.get(zone.name)
             names = None if listed is None else listed.names
-            answer, structured = config.answer(zone.answer), config.signals.structured_errors
-            if before is not None and (keeps_former or before.is_of(names, answer, structured)):
+            answers = Answers.of(zone, config)
+            if before is not None and (keeps_former or before.is_of(names, answers)):
                 compiled[zone.name] = before
             else:
-                made = _list_zone(zone, config, names)
-                compiled[zone.name] = ListZone(made, names, answer, structured)
+                compiled[zone.name] = ListZone(_list_zone(zone, config, names), names, answers)
     return compiled
 
 
 def _list_zone(zone: Zone, config: Config, names: Names | None) -> PolicyZone:
     if names is None:
-        return PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
+        return PolicyZone.from_entries(zone.name, [Rule(None)], b"")
+    if zone.rpz is not None:
+        if not zone.gives_answers:
+            return PolicyZone.from_records(zone.name, names, rule=list_rule(zone, config))
+        why = structured_text(config, f"policy zone {zone.name}")
+        max_ttl, info_code = zone.rpz.max_ttl, zone.rpz.info_code
+        return PolicyZone.from_records(
+            zone.name, names, max_ttl=max_ttl, extended_error=info_code, structured=why
+        )
     make = PolicyZone.from_triggers if zone.kind == "addresses" else PolicyZone.from_names
     return make(zone.name, names, list_rule(zone, config))
 

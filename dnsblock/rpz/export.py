@@ -73,6 +73,9 @@ class Wanted:
             if self.format == "rpz" and is_chosen and not zone.is_shadow and not zone.judges_targets:
                 why = "has `targets: ignore`, and RPZ always applies to targets too: name the other zones"
                 yield Problem("export", None, zone.name, why)
+            if is_chosen and not zone.is_shadow and zone.clients is not None:
+                why = "is for some clients only, which other software cannot know: name the other zones"
+                yield Problem("export", None, zone.name, why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ use crate::limits::Kind;
 use crate::local;
 use crate::message::{
     ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Transport, Writer, ede, has_option,
-    put_soa, rcode, rtype,
+    put_soa, put_soa_of, rcode, rtype,
 };
-use crate::name::{Name, Walk};
+use crate::name::{BoxedName, Name, Walk};
 use crate::outcome::Outcome;
-use crate::policy::{Action, Answer, Decision, Snapshot};
+use crate::policy::{Action, Answer, Decision, Judges, Snapshot};
 use crate::relay;
 use crate::response::Response;
 use crate::rules::Rules;
@@ -29,8 +29,8 @@ pub enum Verdict {
     /// `out[..length]` is the response. `is_verified`: the client's address is proven, or exempt.
     Respond { length: usize, outcome: Outcome, is_verified: bool },
     /// Not blocked, or blocked by our own CNAME, whose target `follow` is to be resolved.
-    /// `allowed_by`: the index of the zone whose passthru lets the name pass.
-    Forward { follow: Option<Name>, allowed_by: Option<usize>, is_verified: bool },
+    /// `allowed_by`: the zones that judge its targets after a passthru.
+    Forward { follow: Option<Name>, allowed_by: Option<Judges>, is_verified: bool },
 }
 
 impl Verdict {
@@ -119,13 +119,13 @@ pub fn decide(
     let (answered, allowed_by) = match judge(query, walk, snapshot, rules, now, out) {
         Judgement::Answer { length, outcome } => return Verdict::Respond { length, outcome, is_verified },
         Judgement::Silence(outcome) => return Verdict::Drop(outcome),
-        Judgement::Follow(_, target) => {
+        Judgement::Follow(_, target, _) => {
             return Verdict::Forward { follow: Some(target), allowed_by: None, is_verified };
         }
         Judgement::Pass | Judgement::Unreadable => {
             (rules.local.respond(query, &rules.soa, rules.max_payload, out), None)
         }
-        Judgement::Allow(zone) => (None, Some(zone)),
+        Judgement::Allow(judges) => (None, Some(judges)),
     };
     match answered.or_else(|| local::respond_to_any(query, rules.max_payload, out)) {
         Some(length) => Verdict::Respond { length, outcome: Outcome::Local, is_verified },
@@ -145,6 +145,7 @@ fn check_client(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, n
     let hop = &mut head.hop;
     hop.is_verified = client.transport.is_tcp() || has_proof || rules.exempt.contains(client.address);
     hop.has_invalid_cookie = !has_proof && cookie.is_some_and(|cookie| cookie.has_server_cookie());
+    hop.address = client.address;
     hop.cookie = cookie.and_then(|cookie| rules.secrets.create(&cookie, client.address, now));
     hop.keepalive = asks_keepalive.then_some(rules.keepalive);
     hop.wants_structured_errors = wants_structured_errors;
@@ -161,25 +162,34 @@ fn check_client(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, n
 pub enum Judgement<'a> {
     /// No zone matches.
     Pass,
-    /// A passthru of the zone with this index. Only the zones before it judge the response's targets.
-    Allow(usize),
+    /// A passthru. Only these zones judge the response's targets.
+    Allow(Judges),
     Silence(Outcome),
     Answer {
         length: usize,
         outcome: Outcome,
     },
-    /// Answer with the profile's CNAME, and an upstream's records of its target.
-    Follow(Decision<'a>, Name),
+    /// Answer with the profile's CNAME, and an upstream's records of its target. Its owner is QNAME, or this
+    /// name in the chain that the response has.
+    Follow(Decision<'a>, Name, Option<BoxedName>),
     /// The targets in the upstream's response are ambiguous or malformed: it is not relayed.
     Unreadable,
 }
 
 impl Judgement<'_> {
-    /// The number of zones that judge the targets in the response. `None` if no response is relayed.
-    pub fn judges(&self) -> Option<usize> {
+    /// The zones that judge after a passthru.
+    pub fn allowed_by(&self) -> Option<Judges> {
         match self {
-            Judgement::Pass => Some(usize::MAX),
-            Judgement::Allow(zone) => Some(*zone),
+            Judgement::Allow(judges) => Some(*judges),
+            _ => None,
+        }
+    }
+
+    /// The zones that judge the targets in the response. `None` if no response is relayed.
+    pub fn judges(&self) -> Option<Judges> {
+        match self {
+            Judgement::Pass => Some(Judges::ALL),
+            Judgement::Allow(judges) => Some(*judges),
             _ => None,
         }
     }
@@ -193,65 +203,79 @@ pub fn judge<'a>(
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    match snapshot.decide(&query.name, walk, query.head.hop.transport) {
-        Some(decision) => carry_out(query, decision, snapshot, rules, now, out),
+    match snapshot.decide(&query.name, walk, query.head.hop.client()) {
+        Some(decision) => carry_out(query, decision, None, snapshot, rules, now, out),
         None => Judgement::Pass,
     }
 }
 
 /// Judges the targets in an upstream's response. A blocked target blocks the query as if QNAME were
-/// listed (see `targets::decide`).
+/// listed (see `targets::decide`); in a zone of records, the chain up to it stays in the response, as in
+/// BIND.
 pub fn judge_targets<'a>(
     query: &Query,
     response: Response<'_>,
-    first: usize,
+    judges: Judges,
     snapshot: &'a Snapshot,
     rules: &Rules,
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    match targets::decide(query, response, first, snapshot) {
-        Ok(Some(decision)) => carry_out(query, decision, snapshot, rules, now, out),
+    match targets::decide(query, response, judges, snapshot) {
+        Ok(Some((decision, name))) => {
+            let member = decision.is_of_records.then_some(Member { response, name });
+            carry_out(query, decision, member, snapshot, rules, now, out)
+        }
         Ok(None) => Judgement::Pass,
         Err(AmbiguousChain) => Judgement::Unreadable,
     }
 }
 
+/// A name that a response leads to, which is answered instead of QNAME.
+pub struct Member<'a> {
+    pub response: Response<'a>,
+    pub name: Name,
+}
+
 fn carry_out<'a>(
     query: &Query,
     decision: Decision<'a>,
+    member: Option<Member<'_>>,
     snapshot: &'a Snapshot,
     rules: &Rules,
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
     let head = &query.head;
+    let name = member.as_ref().map_or(&query.name, |member| &member.name);
+    if decision.is_passthru() || decision.answer.points_to(name) {
+        return Judgement::Allow(Judges::after(&decision));
+    }
     let action = action_for(head, &decision);
     let outcome = Outcome::Blocked { zone: decision.zone, action };
-    match action {
-        Action::Passthru => return Judgement::Allow(decision.zone),
-        Action::Drop => return Judgement::Silence(outcome),
-        _ => {}
+    if action == Action::Drop {
+        return Judgement::Silence(outcome);
     }
     let target = match decision.answer.target.as_ref().filter(|_| action == Action::Cname) {
         None => None,
-        Some(target) => match target.of(&query.name) {
+        Some(target) => match target.of(name) {
             Some(target) => Some(target),
             None => {
                 // RFC 6672 2.2: if the target is too long, the name is still blocked.
                 let (errors, count) = reasons(head, &decision, false);
-                let length = respond_with_error(head, rcode::YXDOMAIN, &errors[..count], rules, out);
+                let length = respond_too_long(query, member.as_ref(), &errors[..count], rules, out);
                 return Judgement::Answer { length, outcome };
             }
         },
     };
     match target {
         Some(target) if !matches!(query.qtype, rtype::CNAME | rtype::ANY) => {
-            Judgement::Follow(decision, target)
+            Judgement::Follow(decision, target, member.map(|member| member.name.into()))
         }
         target => {
+            let records = Records { target: target.as_ref(), member: member.as_ref() };
             let (length, answered) =
-                respond_by_policy(query, action, &decision, target.as_ref(), snapshot, rules, now, out);
+                respond_by_policy(query, action, &decision, records, snapshot, rules, now, out);
             let outcome = Outcome::Blocked { zone: decision.zone, action: answered };
             Judgement::Answer { length, outcome }
         }
@@ -263,9 +287,17 @@ fn carry_out<'a>(
 fn action_for(head: &Head, decision: &Decision<'_>) -> Action {
     let wants_error = head.hop.wants_structured_errors && decision.structured.is_some();
     match decision.answer.action {
-        Action::Sinkhole | Action::Cname if wants_error => Action::Nodata,
+        Action::Sinkhole | Action::Cname | Action::Data if wants_error => Action::Nodata,
         action => action,
     }
+}
+
+/// The records of a response to a blocked name.
+struct Records<'a> {
+    /// Of our own CNAME.
+    target: Option<&'a Name>,
+    /// Set if the answer is not about QNAME.
+    member: Option<&'a Member<'a>>,
 }
 
 /// Writes the response for a blocked name. It covers every type: an HTTPS record from an upstream would
@@ -276,31 +308,43 @@ fn respond_by_policy(
     query: &Query,
     action: Action,
     decision: &Decision<'_>,
-    target: Option<&Name>,
+    records: Records<'_>,
     snapshot: &Snapshot,
     rules: &Rules,
     now: u64,
     out: &mut [u8],
 ) -> (usize, Action) {
     let (head, answer) = (&query.head, decision.answer);
-    let rcode = match action {
-        Action::Nxdomain if snapshot.denies_all_below(&query.name, decision) => rcode::NXDOMAIN,
-        Action::Refused => rcode::REFUSED,
-        _ => rcode::NOERROR,
-    };
-    let ttl = ttl_now(answer, decision, snapshot, now);
+    let denies = action == Action::Nxdomain && snapshot.denies_all_below(&query.name, decision);
+    let rcode = if denies { rcode::NXDOMAIN } else { rcode_of(action) };
+    let limit = ttl_limit(decision, snapshot, now);
+    let ttl = answer.ttl.min(limit);
     let Some(mut writer) = Writer::respond(head, rcode, out) else {
         return (0, action);
     };
+    let member = records.member.filter(|_| !matches!(action, Action::Truncate | Action::Refused));
+    let chain = member
+        .map_or(Some(0), |member| relay::put_chain(&mut writer, member.response, query, &member.name, ttl));
+    let owner = records.member.map(|member| member.name.suffix(0));
     let written = match action {
         Action::Truncate => None,
-        Action::Sinkhole | Action::Cname => put_data(&mut writer, query.qtype, answer, target, ttl),
-        _ => Some(0),
+        Action::Sinkhole | Action::Cname | Action::Data => chain.and_then(|_| {
+            let mut put = |rtype, ttl, rdata: &[u8]| match owner {
+                Some(owner) => writer.put_record_of(Section::Answer, owner, rtype, ttl, &[rdata]),
+                None => writer.put_record(Section::Answer, 0, rtype, ttl, &[rdata]),
+            };
+            put_data(&mut put, query.qtype, answer, records.target, limit)
+        }),
+        _ => chain.map(|_| 0),
     };
     let written = match written {
         Some(0) if action != Action::Refused => {
-            put_soa(&mut writer, query.name.offset(decision.skip), ttl, snapshot.serial(), &rules.soa)
-                .map(|()| 0)
+            let (serial, soa) = (snapshot.serial(), &rules.soa);
+            let put = match owner {
+                Some(owner) => put_soa_of(&mut writer, owner, ttl, serial, soa),
+                None => put_soa(&mut writer, query.name.offset(decision.skip), ttl, serial, soa),
+            };
+            put.map(|()| 0)
         }
         written => written,
     };
@@ -309,7 +353,7 @@ fn respond_by_policy(
     }
     let answered = match (action, written) {
         (_, None) => Action::Truncate,
-        (Action::Sinkhole | Action::Cname, Some(0)) => Action::Nodata,
+        (Action::Sinkhole | Action::Cname | Action::Data, Some(0)) => Action::Nodata,
         (Action::Nxdomain, _) if rcode == rcode::NOERROR => Action::Nodata,
         _ => action,
     };
@@ -329,17 +373,20 @@ pub fn respond_by_following(
     response: Option<Response<'_>>,
     decision: &Decision<'_>,
     target: &Name,
+    member: Option<&Member<'_>>,
     snapshot: &Snapshot,
     rules: &Rules,
     now: u64,
     out: &mut [u8],
 ) -> usize {
-    let ttl = ttl_now(decision.answer, decision, snapshot, now);
+    let ttl = decision.answer.ttl.min(ttl_limit(decision, snapshot, now));
     let (errors, count) = reasons(&query.head, decision, true);
     let response = response.filter(|response| {
-        targets::drop_outside_chain(*response, target, snapshot, query.head.hop.transport).is_ok()
+        targets::drop_outside_chain(*response, target, snapshot, query.head.hop.client()).is_ok()
     });
-    relay::respond_with_cname(response, query, target, ttl, (rules.max_payload, &errors[..count]), out)
+    let chain = member.map(|member| (member.response, &member.name));
+    let opt = (rules.max_payload, &errors[..count]);
+    relay::respond_with_cname(response, chain, query, target, ttl, opt, out)
 }
 
 /// The extended errors: Forged Answer if there are records (RFC 8914 4.5), and the profile's code, such
@@ -357,46 +404,70 @@ fn reasons<'a>(head: &Head, decision: &Decision<'a>, has_records: bool) -> ([Ext
     (errors, count)
 }
 
-/// Writes the profile's records of this type. Returns their number, or `None` if they do not fit.
+fn rcode_of(action: Action) -> u16 {
+    if action == Action::Refused { rcode::REFUSED } else { rcode::NOERROR }
+}
+
+/// Writes the records of this type of a profile or of local data. Returns their number, or `None` if they
+/// do not fit. No TTL exceeds `limit`.
 fn put_data(
-    writer: &mut Writer<'_>,
+    put: &mut impl FnMut(u16, u32, &[u8]) -> Option<()>,
     qtype: u16,
     answer: &Answer,
     target: Option<&Name>,
-    ttl: u32,
+    limit: u32,
 ) -> Option<usize> {
+    let ttl = answer.ttl.min(limit);
     let mut records = 0;
     if matches!(qtype, rtype::A | rtype::ANY) {
         for address in &answer.ipv4 {
-            writer.put_record(Section::Answer, 0, rtype::A, ttl, &[&address.octets()])?;
+            put(rtype::A, ttl, &address.octets())?;
             records += 1;
         }
     }
     if matches!(qtype, rtype::AAAA | rtype::ANY) {
         for address in &answer.ipv6 {
-            writer.put_record(Section::Answer, 0, rtype::AAAA, ttl, &[&address.octets()])?;
+            put(rtype::AAAA, ttl, &address.octets())?;
             records += 1;
         }
     }
+    for record in answer.data.iter().filter(|record| record.rtype == qtype || qtype == rtype::ANY) {
+        put(record.rtype, record.ttl.min(limit), &record.rdata)?;
+        records += 1;
+    }
     if let Some(target) = target {
-        writer.put_record(Section::Answer, 0, rtype::CNAME, ttl, &[target.suffix(0)])?;
+        put(rtype::CNAME, ttl, target.suffix(0))?;
         records += 1;
     }
     Some(records)
 }
 
-/// The profile's TTL, shortened so that no cache keeps the response beyond the zone's next scheduled change.
-fn ttl_now(answer: &Answer, decision: &Decision<'_>, snapshot: &Snapshot, now: u64) -> u32 {
+/// The longest TTL, so that no cache keeps the response beyond the zone's next scheduled change.
+fn ttl_limit(decision: &Decision<'_>, snapshot: &Snapshot, now: u64) -> u32 {
     match snapshot.zones()[decision.zone].next_change_at {
-        Some(change) => {
-            let left = change.saturating_sub(now).clamp(1, u64::from(u32::MAX));
-            answer.ttl.min(left as u32)
-        }
-        None => answer.ttl,
+        Some(change) => change.saturating_sub(now).clamp(1, u64::from(u32::MAX)) as u32,
+        None => u32::MAX,
     }
 }
 
 //------- Errors -------------------------------------------------------------
+
+/// Writes YXDOMAIN, after the chain to the name below which the target is too long (CVE-2026-11331).
+fn respond_too_long(
+    query: &Query,
+    member: Option<&Member<'_>>,
+    errors: &[ExtendedError<'_>],
+    rules: &Rules,
+    out: &mut [u8],
+) -> usize {
+    let (head, rcode) = (&query.head, rcode::YXDOMAIN);
+    let Some(mut writer) = Writer::respond(head, rcode, out) else { return 0 };
+    let put = member.map(|member| relay::put_chain(&mut writer, member.response, query, &member.name, 0));
+    if put == Some(None) {
+        writer.truncate(head);
+    }
+    writer.finish(head, &Opt { payload: rules.max_payload, rcode, flags: 0, errors })
+}
 
 /// Writes a response without records: header, question if it was readable, and OPT if the query had one.
 pub fn respond_with_error(

@@ -11,10 +11,13 @@ use std::io::{self, Write};
 use crate::message::Transport;
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
+use crate::policy::zone_data::is_trigger;
 use crate::policy::{Decision, Snapshot};
 
+mod data;
 mod levels;
 mod names;
+mod prefixes;
 mod rpz;
 
 use levels::Level;
@@ -123,6 +126,9 @@ fn each_owner(
                     return;
                 }
                 let Ok(name) = Name::from_text(text.as_bytes()) else { return };
+                if placed.zone.is_of_records() && is_trigger(&name) {
+                    return;
+                }
                 let owner = Owner::new(name);
                 if earlier
                     .iter()

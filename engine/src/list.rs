@@ -15,6 +15,7 @@ mod recognise;
 mod repairs;
 mod report;
 mod tokens;
+pub mod zone;
 
 pub use compile::{Progress, RULES_ARE_EXCEPTIONS, compile};
 pub use files::{Failure, FileSummary, ListFile, Unreadable};
@@ -197,14 +198,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::message::Transport;
+    use crate::message::{QueryClient, Transport};
     use crate::name::Walk;
     use crate::policy::names::SEED;
     use crate::policy::{Action, Answer, PlacedZone, Snapshot};
 
     fn rule(action: Action) -> Rule {
-        let (ipv4, ipv6) = (vec![], vec![]);
-        let answer = Answer { action, ttl: 30, extended_error: None, ipv4, ipv6, target: None };
+        let answer = Answer::without_data(action, 30, None);
         Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None }
     }
 
@@ -224,6 +224,7 @@ mod tests {
             next_change_at: None,
             judges_targets: true,
             is_shadow: false,
+            clients: None,
         };
         Snapshot::new(zones.into_iter().map(in_place).collect(), 1)
     }
@@ -315,7 +316,7 @@ mod tests {
     fn a_name_above_an_exemption_is_not_denied_with_all_names_below() {
         let denies = |snapshot: &Snapshot, text: &str| {
             let qname = name(text);
-            let decision = snapshot.find(&qname, Transport::Udp).unwrap();
+            let decision = snapshot.find(&qname, QueryClient::anybody(Transport::Udp)).unwrap();
             snapshot.denies_all_below(&qname, &decision)
         };
         let blocked = |names, scope| zone(names, scope, Action::Nxdomain);
@@ -338,9 +339,12 @@ mod tests {
         let first = entries("a", rules, b"subtree 0 t.example\nsubtree 1 cdn.t.example").unwrap();
         let second = zone("x.cdn.t.example", Match::Subtree, Action::Nodata);
         let both = snapshot(vec![first, second]);
-        assert_eq!(both.find(&name("t.example"), Transport::Udp).unwrap().zone, 0);
-        assert!(both.find(&name("cdn.t.example"), Transport::Udp).is_none());
-        assert_eq!(both.find(&name("x.cdn.t.example"), Transport::Udp).unwrap().zone, 1);
+        assert_eq!(both.find(&name("t.example"), QueryClient::anybody(Transport::Udp)).unwrap().zone, 0);
+        assert!(both.find(&name("cdn.t.example"), QueryClient::anybody(Transport::Udp)).is_none());
+        assert_eq!(
+            both.find(&name("x.cdn.t.example"), QueryClient::anybody(Transport::Udp)).unwrap().zone,
+            1
+        );
         assert_eq!(both.covering(&name("x.cdn.t.example")).len(), 3);
     }
 }

@@ -3,12 +3,14 @@
 //! A query is refused before anything is decided. The checks have a fixed order, and each names
 //! its RFC. Writing never overruns: a response that does not fit is truncated.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::cookie::{self, Cookie};
 use crate::name::{MAX_NAME, Name};
 
 mod soa;
 mod writer;
-pub use soa::{Soa, put_soa};
+pub use soa::{Soa, put_soa, put_soa_of};
 pub use writer::{ExtendedError, Opt, Section, Writer};
 
 pub const HEADER: usize = 12;
@@ -46,6 +48,7 @@ pub mod edns_flag {
 
 pub mod rtype {
     pub const A: u16 = 1;
+    pub const NS: u16 = 2;
     pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;
     pub const HINFO: u16 = 13;
@@ -158,10 +161,26 @@ impl Transport {
     }
 }
 
+/// The client of a query, as far as a decision depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryClient {
+    pub transport: Transport,
+    pub address: IpAddr,
+}
+
+impl QueryClient {
+    /// A client to which no rule for certain clients applies.
+    pub fn anybody(transport: Transport) -> QueryClient {
+        QueryClient { transport, address: IpAddr::V4(Ipv4Addr::UNSPECIFIED) }
+    }
+}
+
 /// How the response may be sent to the client; `answer::check_client` sets it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Hop {
     pub transport: Transport,
+    /// The client's address. It is kept only until the query is answered.
+    pub address: IpAddr,
     /// Its source address is not spoofed, as a valid cookie or a connection proves, or it is
     /// exempt from that proof.
     pub is_verified: bool,
@@ -174,6 +193,27 @@ pub struct Hop {
     pub keepalive: Option<u16>,
     /// It asks for structured errors, in JSON.
     pub wants_structured_errors: bool,
+}
+
+impl Default for Hop {
+    fn default() -> Hop {
+        Hop {
+            transport: Transport::Udp,
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            is_verified: false,
+            limit: 0,
+            cookie: None,
+            has_invalid_cookie: false,
+            keepalive: None,
+            wants_structured_errors: false,
+        }
+    }
+}
+
+impl Hop {
+    pub fn client(&self) -> QueryClient {
+        QueryClient { transport: self.transport, address: self.address }
+    }
 }
 
 /// Why a packet is not a valid query.

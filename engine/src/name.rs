@@ -170,6 +170,21 @@ impl Name {
     }
 }
 
+/// A name that is seldom kept, and takes little room in what may keep it.
+pub struct BoxedName(Box<Name>);
+
+impl From<Name> for BoxedName {
+    fn from(name: Name) -> BoxedName {
+        BoxedName(Box::new(name))
+    }
+}
+
+impl BoxedName {
+    pub fn into_name(self) -> Name {
+        *self.0
+    }
+}
+
 /// Case-insensitive for ASCII, by wire format.
 impl PartialEq for Name {
     fn eq(&self, other: &Name) -> bool {
@@ -268,7 +283,7 @@ fn fault(text: &[u8]) -> NameError {
 /// The hashes of all suffixes of a name, computed in one pass from the root. All policy zones are
 /// looked up with them.
 pub struct Walk {
-    hashes: [u64; MAX_LABELS],
+    hashes: [u64; MAX_LABELS + 1],
     text: Text,
 }
 
@@ -276,7 +291,7 @@ impl Walk {
     /// The hash of each suffix is seeded with that of its parent. Use a `seed` that is random for
     /// each process, so that nobody can choose names with equal hashes.
     pub fn new(name: &Name, seed: u64) -> Walk {
-        let mut walk = Walk { hashes: [0; MAX_LABELS], text: Text::default() };
+        let mut walk = Walk { hashes: [0; MAX_LABELS + 1], text: Text::default() };
         walk.take(name, seed);
         walk
     }
@@ -284,6 +299,7 @@ impl Walk {
     /// As `new`, in place.
     pub fn take(&mut self, name: &Name, seed: u64) {
         let mut hash = seed;
+        self.hashes[name.labels()] = hash;
         for skip in (0..name.labels()).rev() {
             hash = xxh3_64_with_seed(name.label(skip), hash);
             self.hashes[skip] = hash;

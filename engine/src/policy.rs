@@ -14,29 +14,39 @@ use sha2::{Digest, Sha256};
 use crate::name::{Name, Text, Walk};
 use crate::prefix::{Prefix, Prefixes};
 
+mod between;
 pub mod compiler;
+mod cursor;
 pub mod difference;
 mod exceptions;
 mod filter;
+pub mod given;
 mod keyed;
 mod layers;
 pub mod names;
 mod partitions;
+mod prefix_table;
 mod ranges;
+pub mod records;
 mod rule_table;
 mod segment;
 mod snapshot;
 mod sorter;
 mod symbols;
 mod writer;
+pub mod zone_data;
 use compiler::Compiled;
 use exceptions::Exceptions;
+pub use given::DataRecord;
+use given::{Given, GivenAction};
 pub use layers::Changes;
 use layers::ZoneNames;
 use names::Names;
+pub use prefix_table::PrefixTable;
 use ranges::Ranges;
+use records::RecordsZone;
 pub use rule_table::{CanonicalRule, RuleTable};
-pub use snapshot::{Decision, Evaluation, LookupStep, PlacedZone, Shadow, ShadowMatch, Snapshot};
+pub use snapshot::{Decision, Evaluation, Judges, LookupStep, PlacedZone, Shadow, ShadowMatch, Snapshot};
 
 /// The action of a policy zone for a query, in the order of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,10 +60,12 @@ pub enum Action {
     /// TCP-Only: over UDP an empty answer with TC set; over TCP the next zone decides.
     Truncate,
     Cname,
+    /// Records of any type: RPZ's local data.
+    Data,
 }
 
 impl Action {
-    pub const ALL: [(Action, &str); 8] = [
+    pub const ALL: [(Action, &str); 9] = [
         (Action::Passthru, "passthru"),
         (Action::Sinkhole, "sinkhole"),
         (Action::Nxdomain, "nxdomain"),
@@ -62,6 +74,7 @@ impl Action {
         (Action::Drop, "drop"),
         (Action::Truncate, "truncate"),
         (Action::Cname, "cname"),
+        (Action::Data, "data"),
     ];
 
     pub fn name(self) -> &'static str {
@@ -85,6 +98,48 @@ pub struct Answer {
     pub ipv6: Vec<Ipv6Addr>,
     /// The target of `Action::Cname`.
     pub target: Option<Target>,
+    /// The records of `Action::Data`, sorted by type.
+    pub data: Box<[DataRecord]>,
+    /// Given by a record of a policy zone: TCP-Only lets a query over TCP pass, as in BIND. An answer
+    /// profile leaves it to the next zone.
+    pub is_given: bool,
+}
+
+impl Answer {
+    /// An answer without records.
+    pub fn without_data(action: Action, ttl: u32, extended_error: Option<u16>) -> Answer {
+        let (ipv4, ipv6, target, data) = (Vec::new(), Vec::new(), None, Box::default());
+        Answer { action, ttl, extended_error, ipv4, ipv6, target, data, is_given: false }
+    }
+
+    /// Whether it is a CNAME to this name itself: in the first version of RPZ, that was a passthru.
+    pub fn points_to(&self, name: &Name) -> bool {
+        self.is_given && matches!(&self.target, Some(Target::Name(target)) if target == name)
+    }
+
+    /// The answer that records give. No TTL exceeds `max_ttl`. `None` if a target is not a name.
+    pub fn given(given: &Given, max_ttl: u32, extended_error: Option<u16>) -> Option<Answer> {
+        let action = match &given.action {
+            GivenAction::Nxdomain => Action::Nxdomain,
+            GivenAction::Nodata => Action::Nodata,
+            GivenAction::Passthru => Action::Passthru,
+            GivenAction::Drop => Action::Drop,
+            GivenAction::TcpOnly => Action::Truncate,
+            GivenAction::Cname(_) => Action::Cname,
+            GivenAction::Data(_) => Action::Data,
+        };
+        let mut answer = Answer::without_data(action, given.ttl.min(max_ttl), extended_error);
+        answer.is_given = true;
+        match &given.action {
+            GivenAction::Cname(target) => answer.target = Some(Target::from_text(target)?),
+            GivenAction::Data(records) => {
+                answer.data = records.clone().into();
+                answer.data.iter_mut().for_each(|record| record.ttl = record.ttl.min(max_ttl));
+            }
+            _ => {}
+        }
+        Some(answer)
+    }
 }
 
 /// The target of a CNAME of ours.
@@ -97,6 +152,18 @@ pub enum Target {
 }
 
 impl Target {
+    /// `None` if it is not a name.
+    pub fn from_text(text: &str) -> Option<Target> {
+        let name = |text: &str| match text {
+            "" => Some(Name::root()),
+            text => Name::from_text(text.as_bytes()).ok(),
+        };
+        match text.strip_prefix("*.") {
+            Some(parent) => name(parent).map(Target::Under),
+            None => name(text).map(Target::Name),
+        }
+    }
+
     /// The target for this query; `None` if the name is too long.
     pub fn of(&self, queried: &Name) -> Option<Name> {
         match self {
@@ -127,16 +194,15 @@ pub enum Rule {
 impl Rule {
     /// The rule of an exception that ends the evaluation.
     pub fn passthru() -> Rule {
-        let (action, extended_error, target) = (Action::Passthru, None, None);
-        let answer = Answer { action, ttl: 0, extended_error, ipv4: Vec::new(), ipv6: Vec::new(), target };
-        Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None }
+        let answer = Arc::new(Answer::without_data(Action::Passthru, 0, None));
+        Rule::Answer { answer, reference: "".into(), structured: None }
     }
 
     pub fn is_exemption(&self) -> bool {
         matches!(self, Rule::Exemption)
     }
 
-    fn is(&self, wanted: Action) -> bool {
+    pub fn is(&self, wanted: Action) -> bool {
         matches!(self, Rule::Answer { answer, .. } if answer.action == wanted)
     }
 
@@ -147,6 +213,9 @@ impl Rule {
         };
         let mut text = format!("{} ttl={} ede={:?}", answer.action.name(), answer.ttl, answer.extended_error);
         let _ = write!(text, " ipv4={:?} ipv6={:?} target={:?}", answer.ipv4, answer.ipv6, answer.target);
+        if answer.is_given {
+            let _ = write!(text, " given data={:?}", answer.data);
+        }
         let _ = write!(text, " reference={reference:?}");
         if let Some(structured) = structured {
             let _ = write!(text, " structured={structured:?}");
@@ -183,15 +252,17 @@ impl Match {
 
 /// The orders of one issuer or one source: names, their scopes, and rules.
 ///
-/// A zone may have addresses instead, for addresses in upstream responses (RPZ's trigger RPZ-IP).
-/// They have the first rule.
+/// A zone may have addresses instead, for addresses in upstream responses (RPZ's trigger RPZ-IP). A zone
+/// of records may have both, and addresses of clients.
 pub struct PolicyZone {
     name: String,
     names: ZoneNames,
     rules: RuleTable,
     /// Of a zone of orders.
     ranges: Option<Ranges>,
-    addresses: Prefixes,
+    addresses: PrefixTable,
+    /// Of a zone whose answers its records give.
+    records: Option<RecordsZone>,
     listed: usize,
     digest: [u8; 32],
     exceptions: Exceptions,
@@ -229,7 +300,7 @@ impl PolicyZone {
         }
         let digest = hasher.finalize().into();
         let exceptions = Exceptions::of(names.base(), &rules);
-        let zone = PolicyZone::of(name, names, rules, None, Prefixes::default(), listed, digest);
+        let zone = PolicyZone::of(name, names, rules, None, PrefixTable::default(), listed, digest);
         Some(PolicyZone { exceptions, ..zone })
     }
 
@@ -279,12 +350,12 @@ impl PolicyZone {
         listed: usize,
     ) -> PolicyZone {
         let digest = ranges.digest();
-        PolicyZone::of(name, names, rules, Some(ranges), Prefixes::default(), listed, digest)
+        PolicyZone::of(name, names, rules, Some(ranges), PrefixTable::default(), listed, digest)
     }
 
     /// A zone of addresses.
     pub fn of_addresses(name: &str, rule: Rule, prefixes: Vec<Prefix>) -> PolicyZone {
-        let addresses = Prefixes::new(prefixes);
+        let addresses = PrefixTable::of(prefixes);
         let listed = addresses.len();
         let (names, rules) = (ZoneNames::from(Names::none()), RuleTable::from(vec![rule]));
         let mut hasher = Sha256::new();
@@ -292,7 +363,7 @@ impl PolicyZone {
         for rule in rules.all() {
             hasher.update(rule.canonical() + "\n");
         }
-        for prefix in addresses.iter() {
+        for prefix in addresses.prefixes().iter() {
             hasher.update(format!("{prefix}\n"));
         }
         let digest = hasher.finalize().into();
@@ -319,17 +390,20 @@ impl PolicyZone {
         names: ZoneNames,
         rules: RuleTable,
         ranges: Option<Ranges>,
-        addresses: Prefixes,
+        addresses: PrefixTable,
         listed: usize,
         digest: [u8; 32],
     ) -> PolicyZone {
         let (name, exceptions) = (name.to_string(), Exceptions::default());
-        PolicyZone { name, names, rules, ranges, addresses, listed, digest, exceptions }
+        PolicyZone { name, names, rules, ranges, addresses, records: None, listed, digest, exceptions }
     }
 
     /// The entry that decides about `name`: that of the longest owner. `walk` has the hashes of its
     /// suffixes.
     pub fn find(&self, name: &Name, walk: &Walk) -> Option<Found<'_>> {
+        if let Some(records) = &self.records {
+            return self.find_record(records, name, walk);
+        }
         self.skips(name.labels()).find_map(|skip| self.entry_at(name, walk, skip))
     }
 
@@ -355,6 +429,9 @@ impl PolicyZone {
 
     /// Every entry of this zone that covers `name`, the deciding one first.
     pub fn covering(&self, name: &Name, walk: &Walk) -> Vec<Found<'_>> {
+        if self.records.is_some() {
+            return self.find(name, walk).into_iter().collect();
+        }
         (0..name.labels()).filter_map(|skip| self.entry_at(name, walk, skip)).collect()
     }
 
@@ -372,7 +449,8 @@ impl PolicyZone {
 
     /// The entries of exactly the suffix after `skip` labels: for that name itself, and for names below it.
     pub fn entries_at(&self, name: &Name, walk: &Walk, skip: usize) -> Option<[Option<Found<'_>>; 2]> {
-        let (scope, rank) = self.names.find(walk.hash(skip), walk.text(), name.offset(skip))?;
+        let from = name.offset(skip).min(walk.text().length()); // for the root, the end
+        let (scope, rank) = self.names.find(walk.hash(skip), walk.text(), from)?;
         let found = |(scope, rule): (Match, u32)| {
             let rule = &self.rules.all()[rule as usize];
             Found { skip, scope, rule, rank }
@@ -398,14 +476,22 @@ impl PolicyZone {
         self.names.ranks()
     }
 
-    /// The prefixes of a zone of addresses. They have the first rule.
+    /// The prefixes of a zone for addresses in responses.
     pub fn prefixes(&self) -> &Prefixes {
+        self.addresses.prefixes()
+    }
+
+    /// The same with their rules.
+    pub fn prefix_table(&self) -> &PrefixTable {
         &self.addresses
     }
 
     /// The number of distinct owner names or prefixes.
     pub fn entries(&self) -> usize {
-        self.names.entries() + self.addresses.len()
+        match self.records {
+            Some(_) => self.names.entries(), // which include its prefixes
+            None => self.names.entries() + self.addresses.len(),
+        }
     }
 
     /// Those without exceptions only, which enforce nothing.
@@ -415,7 +501,8 @@ impl PolicyZone {
 
     /// Every prefix of this zone that contains the address, longest first, with its rule.
     pub fn covering_address(&self, address: IpAddr) -> Vec<(Prefix, &Rule)> {
-        self.addresses.covering(address).into_iter().map(|prefix| (prefix, &*self.rules.all()[0])).collect()
+        let rule = |(prefix, rule)| (prefix, &*self.rules.all()[rule as usize]);
+        self.addresses.covering(address).into_iter().map(rule).collect()
     }
 
     /// SHA-256 over names and rules in canonical order. It is the same on every instance that

@@ -2,7 +2,7 @@
 //! addresses.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The addresses that share their first `length` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,11 @@ impl Prefix {
 
     /// The prefix as the name of an RPZ trigger, but without `zz`: `24.0.2.0.192.rpz-ip`.
     pub fn trigger(&self) -> String {
+        self.trigger_of(TRIGGERS)
+    }
+
+    /// The same with another last label.
+    pub fn trigger_of(&self, kind: &str) -> String {
         let mut text = self.length.to_string();
         match self.address {
             IpAddr::V4(address) => {
@@ -67,7 +72,27 @@ impl Prefix {
                 address.segments().iter().rev().for_each(|part| text += &format!(".{part:x}"));
             }
         }
-        text + "." + TRIGGERS
+        text + "." + kind
+    }
+
+    /// The owner of an RPZ trigger without its last label, as other software writes it: in IPv6, the first
+    /// longest run of at least two zero parts is `zz`.
+    pub fn rpz_owner(&self) -> String {
+        let mut parts: Vec<String> = match self.address {
+            IpAddr::V4(address) => address.octets().iter().map(u8::to_string).collect(),
+            IpAddr::V6(address) => {
+                let mut parts: Vec<String> =
+                    address.segments().iter().map(|part| format!("{part:x}")).collect();
+                let (first, length) = longest_zeros(address);
+                if length > 1 {
+                    parts.splice(first..first + length, [String::from("zz")]);
+                }
+                parts
+            }
+        };
+        parts.push(self.length.to_string());
+        parts.reverse();
+        parts.join(".")
     }
 
     /// The inverse of `trigger`.
@@ -80,13 +105,26 @@ impl Prefix {
         (prefix.trigger() == name).then_some(prefix)
     }
 
+    /// Its length as IPv6, by which RPZ compares both families (draft-vixie-dnsop-dns-rpz-00 section 5.6).
+    pub fn rpz_length(&self) -> u8 {
+        if self.address.is_ipv4() { self.length + 96 } else { self.length }
+    }
+
+    /// Its first address as IPv6 (section 5.7).
+    pub fn rpz_address(&self) -> u128 {
+        match self.address {
+            IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
+            IpAddr::V6(address) => address.to_bits(),
+        }
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         let (first, last) = self.range();
         address.is_ipv4() == self.address.is_ipv4() && (first..=last).contains(&integer(address))
     }
 
     /// The first and last address, as integers.
-    fn range(&self) -> (u128, u128) {
+    pub fn range(&self) -> (u128, u128) {
         let bits = if self.address.is_ipv4() { 32 } else { 128 };
         let host_bits = bits - u32::from(self.length).min(bits);
         let hosts = 1u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
@@ -99,6 +137,16 @@ impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.length)
     }
+}
+
+fn longest_zeros(address: Ipv6Addr) -> (usize, usize) {
+    let parts = address.segments();
+    let length = |first: usize| parts[first..].iter().take_while(|part| **part == 0).count();
+    (0..parts.len())
+        .map(|first| (first, length(first)))
+        .rev()
+        .max_by_key(|(_, length)| *length)
+        .unwrap_or((0, 0))
 }
 
 fn integer(address: IpAddr) -> u128 {
@@ -160,7 +208,12 @@ impl Prefixes {
         covering
     }
 
-    /// The original prefixes, in order of address.
+    /// The original prefixes, in order of address and length.
+    pub fn all(&self) -> &[Prefix] {
+        &self.given
+    }
+
+    /// The same in turn.
     pub fn iter(&self) -> impl Iterator<Item = &Prefix> {
         self.given.iter()
     }
@@ -224,6 +277,16 @@ mod tests {
         ] {
             assert_eq!(Prefix::from_trigger(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_prefix_is_written_in_the_only_form_that_others_accept() {
+        let text = |text: &str| prefix(text).rpz_owner();
+        assert_eq!(text("192.0.2.0/24"), "24.0.2.0.192");
+        assert_eq!(text("2001:db8::/32"), "32.zz.db8.2001");
+        assert_eq!(text("2001:db8:0:1:1:1:1:1"), "128.1.1.1.1.1.0.db8.2001");
+        assert_eq!(text("2001:db8:0:0:1:0:0:1"), "128.1.0.0.1.zz.db8.2001");
+        assert_eq!(text("::1"), "128.1.zz");
     }
 
     /// Compared with a naive model that checks each prefix.

@@ -30,7 +30,7 @@ mod _engine {
     #[pymodule_export]
     use super::lists::{
         CompiledList, ListDifference, ListUnreadable, Names, NamesUnusable, NotCompiled, Progress,
-        compile_list,
+        compile_list, compile_zone, zone_files,
     };
 
     #[pymodule_export]

@@ -90,10 +90,11 @@ pub fn copy_without_opt<'a>(response: Response<'_>, out: &'a mut [u8]) -> Option
 }
 
 /// Writes a CNAME record from the queried name to `target`, then an upstream's answer about the
-/// target. The CNAME alone is sent if there is no usable answer: a block must not depend on the
+/// target. `chain`: the response whose chain leads to this name, which has the CNAME then. The CNAME alone is sent if there is no usable answer: a block must not depend on the
 /// upstreams.
 pub fn respond_with_cname(
     response: Option<Response<'_>>,
+    chain: Option<(Response<'_>, &Name)>,
     query: &Query,
     target: &Name,
     ttl: u32,
@@ -108,7 +109,13 @@ pub fn respond_with_cname(
     let Some(mut writer) = Writer::respond(head, rcode, out) else {
         return 0;
     };
-    let mut whole = writer.put_record(Section::Answer, 0, rtype::CNAME, ttl, &[target.suffix(0)]);
+    let mut whole = match chain {
+        None => writer.put_record(Section::Answer, 0, rtype::CNAME, ttl, &[target.suffix(0)]),
+        Some((response, name)) => put_chain(&mut writer, response, query, name, ttl).and_then(|_| {
+            let owner = name.suffix(0);
+            writer.put_record_of(Section::Answer, owner, rtype::CNAME, ttl, &[target.suffix(0)])
+        }),
+    };
     if let Some(response) = response.filter(|response| !response.is_failure()) {
         let section_of = |entry: &Entry| match (entry.section, entry.rtype()) {
             (Section::Answer, _) => Some(Section::Answer),
@@ -118,13 +125,50 @@ pub fn respond_with_cname(
         whole = whole.and_then(|()| put_records(&mut writer, response, section_of));
     }
     if whole.is_none() && response.is_some() && head.hop.transport.is_tcp() {
-        return respond_with_cname(None, query, target, ttl, opt, out);
+        return respond_with_cname(None, chain, query, target, ttl, opt, out);
     }
     if whole.is_none() {
         writer.truncate(head);
     }
     let (payload, errors) = opt;
     writer.finish(head, &Opt { payload, rcode, flags: 0, errors })
+}
+
+/// Adds the records of a response that lead from QNAME to `end`: CNAME, and DNAME before the CNAME that is made
+/// of it (RFC 6672 3.1). Returns their number; `None` if they do not fit. No TTL exceeds `limit`.
+pub fn put_chain(
+    writer: &mut Writer<'_>,
+    response: Response<'_>,
+    query: &Query,
+    end: &Name,
+    limit: u32,
+) -> Option<usize> {
+    let (mut here, mut records) = (query.name.clone(), 0);
+    let record_at = |owner: &[u8], wanted: u16| {
+        let is_it = |entry: &&Entry| entry.section == Section::Answer && entry.rtype() == wanted;
+        response.owned_by(owner).find(is_it)
+    };
+    // A chain has no more links than the response has records.
+    for _ in response.entries() {
+        if here == *end {
+            break;
+        }
+        let Some(link) = record_at(here.suffix(0), rtype::CNAME) else { break };
+        let mut put = |owner: &[u8], entry: &Entry| {
+            let (target, ttl) = (response.target(entry), entry.record.ttl.min(limit));
+            writer.put_record_of(Section::Answer, owner, entry.rtype(), ttl, &[target.suffix(0)])
+        };
+        if response.has_dname() {
+            let above = (1..=here.labels()).map(|skip| here.suffix(skip));
+            for (owner, dname) in above.filter_map(|owner| Some((owner, record_at(owner, rtype::DNAME)?))) {
+                put(owner, dname)?;
+                records += 1;
+            }
+        }
+        put(here.suffix(0), link)?;
+        (here, records) = (response.target(link), records + 1);
+    }
+    Some(records)
 }
 
 /// Adds the records that are not dropped to the sections that `section_of` returns. Records are

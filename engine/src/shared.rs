@@ -12,9 +12,9 @@ use crate::counters::Counters;
 use crate::events::Events;
 use crate::impact::ImpactRun;
 use crate::limits::{ConnectionCounts, Limiter};
-use crate::message::{Query, Transport};
+use crate::message::{Query, QueryClient};
 use crate::name::{Name, Walk};
-use crate::policy::{LookupStep, Shadow, ShadowMatch, Snapshot};
+use crate::policy::{Judges, LookupStep, Shadow, ShadowMatch, Snapshot};
 use crate::response::Response;
 use crate::rules::Rules;
 use crate::targets::would_block_target;
@@ -118,12 +118,12 @@ impl Serving {
     }
 
     /// Counts a decided query for each shadow zone that would block its name.
-    pub fn count_shadows(&self, counters: &Counters, name: &Name, walk: &Walk, transport: Transport) {
+    pub fn count_shadows(&self, counters: &Counters, name: &Name, walk: &Walk, client: QueryClient) {
         if self.impact_run.is_some() {
             counters.impact_queries.add(1);
         }
         for (shadow, counts) in self.shadows() {
-            if let Some(found) = self.snapshot.would_block(shadow, name, walk, transport) {
+            if let Some(found) = self.snapshot.would_block(shadow, name, walk, client) {
                 counts.add(counters, found);
             }
         }
@@ -136,7 +136,7 @@ impl Serving {
         counters: &Counters,
         query: &Query,
         response: Response<'_>,
-        allowed_by: Option<usize>,
+        allowed_by: Option<Judges>,
     ) -> bool {
         let mut is_counted = false;
         for (shadow, counts) in self.shadows() {

@@ -2,26 +2,30 @@
 //! the whole query, and to all other records, which may be dropped.
 
 use crate::chain::{self, AmbiguousChain, Chains, Owners, Sections};
-use crate::message::{Query, Section, Transport, rtype};
+use crate::message::{Query, QueryClient, Section, rtype};
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
-use crate::policy::{Decision, Evaluation, Shadow, ShadowMatch, Snapshot};
+use crate::policy::{Decision, Evaluation, Judges, Shadow, ShadowMatch, Snapshot};
 use crate::response::{Entry, Mark, Response};
 
-/// Returns the decision of a snapshot about the targets of a response, as if the queried name
-/// itself were listed. Marks blocked records outside the chain as dropped.
+/// Returns the decision of a snapshot about the targets of a response, and the name in the chain that it
+/// is about: for an address, its owner. Marks blocked records outside the chain as dropped.
 ///
-/// `first`: the number of zones, from the first, that judge. On the CNAME and DNAME chain the
+/// On the CNAME and DNAME chain the
 /// first blocked name decides (RPZ draft 5.1). A passthru exempts the rest of the chain from its
 /// own zone and from those after it. HTTPS, SVCB and address records at the end are alternatives:
 /// one blocked alternative blocks the query, and a passthru exempts only itself.
 pub fn decide<'a>(
     query: &Query,
     response: Response<'_>,
-    first: usize,
+    judges: Judges,
     snapshot: &'a Snapshot,
-) -> Result<Option<Decision<'a>>, AmbiguousChain> {
-    let judges = Evaluation { first, ..Evaluation::all(query.head.hop.transport) };
+) -> Result<Option<(Decision<'a>, Name)>, AmbiguousChain> {
+    // A client that asks for a CNAME or for ANY does not follow it: as in BIND, no record of a policy zone is
+    // about the target.
+    let is_followed = !matches!(query.qtype, rtype::CNAME | rtype::ANY);
+    let judges = Judges { records: judges.records && is_followed, ..judges };
+    let judges = Evaluation { judges, ..Evaluation::all(query.head.hop.client()) };
     response.clear_marks();
     if response.is_failure() {
         drop_blocked(response, snapshot, judges, Judged::Nothing);
@@ -35,28 +39,28 @@ pub fn decide<'a>(
 }
 
 /// Whether a shadow zone would block a query because of a CNAME, DNAME, HTTPS or SVCB target. `None` if it
-/// decides about the queried name itself. `allowed_by`: the enforced zone that exempts the name.
+/// decides about the queried name itself. `allowed_by`: the enforced zones that judge after a passthru.
 pub fn would_block_target(
     query: &Query,
     response: Response<'_>,
-    allowed_by: Option<usize>,
+    allowed_by: Option<Judges>,
     snapshot: &Snapshot,
     shadow: &Shadow,
 ) -> Option<ShadowMatch> {
-    let (transport, place) = (query.head.hop.transport, snapshot.place_of(shadow));
+    let (client, place) = (query.head.hop.client(), snapshot.place_of(shadow));
     // The enforced zones before the one that exempts the name, and the shadow zone.
-    let first = match allowed_by {
-        Some(zone) if zone < place => return None,
-        Some(zone) => zone + 1,
-        None => usize::MAX,
+    let judges = match allowed_by {
+        Some(judges) if judges.first < place => return None,
+        Some(judges) => Judges { first: judges.first.saturating_add(1), ..judges },
+        None => Judges::ALL,
     };
     let walk = Walk::new(&query.name, SEED);
-    if response.is_failure() || shadow.zone.decide(0, &query.name, &walk, transport).is_some() {
+    if response.is_failure() || shadow.decide(&query.name, &walk, client).is_some() {
         return None;
     }
     response.clear_marks();
-    let judges = Evaluation { transport, shadow: Some(shadow), first };
-    let decision = judge_targets(query, response, snapshot, judges).ok()?.0?;
+    let judges = Evaluation { client, shadow: Some(shadow), judges };
+    let (decision, _) = judge_targets(query, response, snapshot, judges).ok()?.0?;
     let found = ShadowMatch { action: decision.answer.action, rank: decision.rank, is_decided: false };
     (decision.zone == place).then_some(found)
 }
@@ -67,14 +71,35 @@ fn judge_targets<'a>(
     response: Response<'_>,
     snapshot: &'a Snapshot,
     mut judges: Evaluation<'a>,
-) -> Result<(Option<Decision<'a>>, Evaluation<'a>), AmbiguousChain> {
+) -> Result<(Option<(Decision<'a>, Name)>, Evaluation<'a>), AmbiguousChain> {
     let (mut chains, mut last) = (Chains::new(response)?, query.name.clone());
-    let judge = |name: &Name| judge_name(name, snapshot, &mut judges);
-    let decision = match chains.follow(Sections::Answer, &mut last, judge)? {
-        Some(decision) => Some(decision).filter(|decision| !decision.is_passthru()),
-        None => judge_alternatives(&mut chains, response, last, snapshot, judges)?,
+    // The name that a zone of records lets pass.
+    let mut passed = (!judges.judges.records).then(|| query.name.clone());
+    let judge = |name: &Name| {
+        let by_records = judges.judges.records;
+        let decision = judge_name(name, snapshot, &mut judges);
+        if by_records && !judges.judges.records {
+            passed = Some(name.clone());
+        }
+        decision.map(|decision| (decision, name.clone()))
     };
-    Ok((decision, judges))
+    let by_name = chains.follow(Sections::Answer, &mut last, judge)?;
+    if by_name.as_ref().is_some_and(|(decision, _)| decision.zone == 0) {
+        return Ok((by_name.filter(|(decision, _)| !decision.is_passthru()), judges));
+    }
+    // The addresses of a name are judged together with it, so an earlier zone decides (section 5.2).
+    let (end, evaluation) = match &by_name {
+        Some((decision, name)) => (name.clone(), judges.before(decision.zone)),
+        None if passed.as_ref() == Some(&last) => (last, judges.of_records()),
+        None => (last, judges),
+    };
+    let by_address = judge_alternatives(&mut chains, response, end.clone(), snapshot, evaluation);
+    match (by_address, by_name) {
+        (Ok(Some(decision)), None) => Ok((Some((decision, end)), judges)),
+        (Ok(Some(decision)), Some(_)) if decision.is_of_records => Ok((Some((decision, end)), judges)),
+        (_, Some(by_name)) => Ok((Some(by_name), judges)),
+        (by_address, None) => by_address.map(|_| (None, judges)),
+    }
 }
 
 /// The decision about a name on the chain, if it ends the chain: a block, or a passthru of the
@@ -82,7 +107,7 @@ fn judge_targets<'a>(
 fn judge_name<'a>(name: &Name, snapshot: &'a Snapshot, judges: &mut Evaluation<'a>) -> Option<Decision<'a>> {
     let decision = snapshot.find_target(name, *judges)?;
     if decision.is_passthru() {
-        judges.first = decision.zone;
+        judges.judges = judges.judges.and(Judges::after(&decision));
         if decision.zone > 0 {
             return None;
         }
@@ -91,7 +116,8 @@ fn judge_name<'a>(name: &Name, snapshot: &'a Snapshot, judges: &mut Evaluation<'
 }
 
 /// The decision about the alternatives at the end of the chain. If several are blocked, the first
-/// zone decides (RPZ draft 5.2), not the first record: servers rotate RRsets.
+/// zone decides (RPZ draft 5.2), not the first record: servers rotate RRsets. Within a zone, a name
+/// decides before an address (5.4), then the longest prefix (5.6), then the smallest address (5.7).
 fn judge_alternatives<'a>(
     chains: &mut Chains<'_>,
     response: Response<'_>,
@@ -100,10 +126,11 @@ fn judge_alternatives<'a>(
     judges: Evaluation<'a>,
 ) -> Result<Option<Decision<'a>>, AmbiguousChain> {
     let mut first: Option<Decision<'a>> = None;
-    let mut owners = Owners::new(response, last, judges.first);
+    let mut owners = Owners::new(response, last, judges.judges.first);
     while let Some(owner) = owners.next() {
         for alternative in chain::alternatives(response, &owner) {
-            let mut judges = Evaluation { first: owner.zones, ..judges };
+            let own = Judges { first: owner.zones, ..judges.judges };
+            let mut judges = Evaluation { judges: own, ..judges };
             let mut by_target = None;
             if let Some(mut target) = alternative.target {
                 by_target = judge_name(&target, snapshot, &mut judges);
@@ -111,21 +138,24 @@ fn judge_alternatives<'a>(
                     let judge = |name: &Name| judge_name(name, snapshot, &mut judges);
                     by_target = chains.follow(Sections::Both, &mut target, judge)?;
                     if by_target.is_none() {
-                        owners.add(target, judges.first);
+                        owners.add(target, judges.judges.first);
                     }
                 }
             }
             let by_address =
                 alternative.addresses.filter_map(|address| snapshot.find_address(address, judges));
             for decision in by_target.into_iter().chain(by_address) {
-                let is_first = first.as_ref().is_none_or(|first| decision.zone < first.zone);
-                if is_first && !decision.is_passthru() {
+                // In a zone of records, the prefix that decides may also be a passthru. In other zones, a
+                // passthru exempts its own target only.
+                let decides = !decision.is_passthru() || decision.is_of_records && decision.prefix.is_some();
+                let is_first = first.as_ref().is_none_or(|first| decision.precedence() < first.precedence());
+                if decides && is_first {
                     first = Some(decision);
                 }
             }
         }
     }
-    Ok(first)
+    Ok(first.filter(|decision| !decision.is_passthru()))
 }
 
 //------- Records outside the chain -------------------------------------------
@@ -146,20 +176,20 @@ pub fn drop_outside_chain(
     response: Response<'_>,
     target: &Name,
     snapshot: &Snapshot,
-    transport: Transport,
+    client: QueryClient,
 ) -> Result<(), AmbiguousChain> {
     response.clear_marks();
     if !response.is_failure() {
         Chains::new(response)?.follow(Sections::Answer, &mut target.clone(), |_| None::<()>)?;
     }
-    drop_blocked(response, snapshot, Evaluation::all(transport), Judged::OwnTarget);
+    drop_blocked(response, snapshot, Evaluation::all(client), Judged::OwnTarget);
     Ok(())
 }
 
 /// Drops RRsets in all sections if their owner name or one of their addresses is blocked, with
 /// their signatures. The first zone that matches name or address decides.
 fn drop_blocked(response: Response<'_>, snapshot: &Snapshot, judges: Evaluation<'_>, judged: Judged) {
-    if judges.first == 0 {
+    if judges.judges.first == 0 {
         return;
     }
     let is_judged = |entry: &Entry| match judged {

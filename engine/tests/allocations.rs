@@ -10,7 +10,7 @@ use _engine::counters::Counters;
 use _engine::impact::ImpactRun;
 use _engine::list;
 use _engine::local::{Local, Switches};
-use _engine::message::{Query, Soa, Transport};
+use _engine::message::{Query, QueryClient, Soa, Transport};
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, PlacedZone, Rule, Snapshot};
@@ -33,19 +33,15 @@ fn settings() -> Settings {
 
 fn place(is_shadow: bool) -> PlacedZone {
     let answer = Answer {
-        action: Action::Sinkhole,
-        ttl: 30,
-        extended_error: Some(16),
         ipv4: vec![Ipv4Addr::new(192, 0, 2, 53)],
-        ipv6: Vec::new(),
-        target: None,
+        ..Answer::without_data(Action::Sinkhole, 30, Some(16))
     };
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 1".into(), structured: None };
     let base = list::entries("list", vec![rule], b"subtree 0 blocked.example").unwrap();
     // With an overlay, as a zone of orders has after a change.
     let zone = list::with_changes(&base, Vec::<Rule>::new(), b"exact 0 changed.example\n").unwrap();
     let zone = zone.expect("one change");
-    PlacedZone { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow }
+    PlacedZone { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow, clients: None }
 }
 
 fn snapshot() -> Snapshot {
@@ -115,8 +111,8 @@ fn counting_for_shadow_zones_allocates_nothing() {
     let name = Name::from_text(b"deep.blocked.example").unwrap();
     let walk = Walk::new(&name, SEED);
     let counted = allocation_counter::measure(|| {
-        serving.count_shadows(&counters, &name, &walk, Transport::Udp);
-        serving.count_shadows(&counters, &name, &walk, Transport::Tcp);
+        serving.count_shadows(&counters, &name, &walk, QueryClient::anybody(Transport::Udp));
+        serving.count_shadows(&counters, &name, &walk, QueryClient::anybody(Transport::Tcp));
     });
     assert_eq!(counted.count_total, 0);
     assert_eq!(counters.shadow_blocked(3, Action::Sinkhole as usize), 2);

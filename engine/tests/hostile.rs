@@ -60,12 +60,10 @@ fn rules() -> Rules {
 fn snapshot() -> Snapshot {
     let zone = |action: Action| {
         let answer = Answer {
-            action,
-            ttl: 30,
-            extended_error: Some(16),
             ipv4: vec![Ipv4Addr::new(192, 0, 2, 53); 40],
             ipv6: vec!["2001:db8::53".parse().unwrap()],
             target: (action == Action::Cname).then(|| Target::Name(name("landing.example"))),
+            ..Answer::without_data(action, 30, Some(16))
         };
         let rule = Rule::Answer {
             answer: Arc::new(answer),
@@ -79,6 +77,7 @@ fn snapshot() -> Snapshot {
             next_change_at: Some(1_000),
             judges_targets: true,
             is_shadow: false,
+            clients: None,
         }
     };
     Snapshot::new(Action::ALL.map(|(action, _)| zone(action)).into(), 7)
@@ -208,7 +207,7 @@ fn the_response_for_any_upstream_message_is_well_formed() {
             assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
         }
         let opt = (1232, &[][..]);
-        let length = relay::respond_with_cname(read, &query, &target, 30, opt, &mut out);
+        let length = relay::respond_with_cname(read, None, &query, &target, 30, opt, &mut out);
         assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
     }
     assert!(relayed > ROUNDS / 4, "only {relayed} messages were relayed");

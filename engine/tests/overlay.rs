@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use _engine::impact::ImpactRun;
 use _engine::list;
-use _engine::message::Transport;
+use _engine::message::{QueryClient, Transport};
 use _engine::name::{Name, Text, Walk};
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Decision, Match, PlacedZone, PolicyZone, Rule, Scope, Snapshot};
@@ -20,7 +20,7 @@ fn rule(number: usize) -> Rule {
     }
     let actions = [Action::Nxdomain, Action::Sinkhole, Action::Truncate, Action::Passthru, Action::Nxdomain];
     let action = actions[number % 5];
-    let answer = Answer { action, ttl: 30, extended_error: None, ipv4: vec![], ipv6: vec![], target: None };
+    let answer = Answer::without_data(action, 30, None);
     let reference = format!("order {number}").into();
     Rule::Answer { answer: Arc::new(answer), reference, structured: None }
 }
@@ -84,7 +84,7 @@ fn change(random: &mut Random, entries: &mut Entries) -> Vec<String> {
 fn snapshot(zone: &Arc<PolicyZone>, other: &Arc<PolicyZone>, is_first: bool, is_shadow: bool) -> Snapshot {
     let place = |zone: &Arc<PolicyZone>, is_shadow| {
         let zone = Arc::clone(zone);
-        PlacedZone { zone, next_change_at: None, judges_targets: true, is_shadow }
+        PlacedZone { zone, next_change_at: None, judges_targets: true, is_shadow, clients: None }
     };
     let mut zones = vec![place(zone, is_shadow), place(other, false)];
     zones.rotate_left(usize::from(!is_first));
@@ -119,7 +119,7 @@ fn naively_denies(snapshot: &Snapshot, text: &str, decision: &Decision<'_>) -> b
 fn says(snapshot: &Snapshot, text: &str, transport: Transport) -> String {
     let name = Name::from_text(text.as_bytes()).unwrap();
     let walk = Walk::new(&name, SEED);
-    let decision = snapshot.find(&name, transport);
+    let decision = snapshot.find(&name, QueryClient::anybody(transport));
     let decision = decision.map(|d| {
         let denies = d.answer.action == Action::Nxdomain && snapshot.denies_all_below(&name, &d);
         assert_eq!(denies, naively_denies(snapshot, text, &d), "{text}");
@@ -133,7 +133,7 @@ fn says(snapshot: &Snapshot, text: &str, transport: Transport) -> String {
     let shadows: Vec<_> = snapshot
         .shadows()
         .iter()
-        .map(|shadow| snapshot.would_block(shadow, &name, &walk, transport))
+        .map(|shadow| snapshot.would_block(shadow, &name, &walk, QueryClient::anybody(transport)))
         .map(|found| found.map(|found| (found.action, found.is_decided)))
         .collect();
     format!("{decision:?} {covering:?} {shadows:?}")
@@ -147,7 +147,7 @@ fn impact(zone: &Arc<PolicyZone>, names: &[String]) -> String {
         let name = Name::from_text(text.as_bytes()).unwrap();
         let walk = Walk::new(&name, SEED);
         served
-            .would_block(run.shadow(), &name, &walk, Transport::Udp)
+            .would_block(run.shadow(), &name, &walk, QueryClient::anybody(Transport::Udp))
             .into_iter()
             .for_each(|found| run.count(found));
     }
@@ -268,7 +268,7 @@ fn exceptions_come_and_go_with_changes() {
     let denies = |zone: &Arc<PolicyZone>, is_first: bool, text: &str| {
         let (snapshot, name) =
             (snapshot(zone, &list, is_first, false), Name::from_text(text.as_bytes()).unwrap());
-        snapshot.denies_all_below(&name, &snapshot.find(&name, Transport::Udp).unwrap())
+        snapshot.denies_all_below(&name, &snapshot.find(&name, QueryClient::anybody(Transport::Udp)).unwrap())
     };
     let exempt = |name: &str| (name.to_string(), vec![(Match::Subtree, 0)]);
     let mut entries = Entries::from([exempt("a.t.example"), exempt("b.t.example"), nxdomain("v.example")]);

@@ -58,18 +58,16 @@ fn start(upstream: SocketAddr) -> Engine {
         soa: Soa(name("localhost"), name("nobody.invalid")),
         ..Rules::default()
     };
-    let answer = Answer {
-        action: Action::Nodata,
-        ttl: 30,
-        extended_error: None,
-        ipv4: vec![],
-        ipv6: vec![],
-        target: None,
-    };
+    let answer = Answer::without_data(Action::Nodata, 30, None);
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None };
     let zone = list::entries("z", vec![rule], b"subtree 0 blocked.example").unwrap();
-    let zone =
-        PlacedZone { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow: false };
+    let zone = PlacedZone {
+        zone: Arc::new(zone),
+        next_change_at: None,
+        judges_targets: true,
+        is_shadow: false,
+        clients: None,
+    };
     let listen = [SocketAddr::from(([127, 0, 0, 1], 0))];
     let engine = Engine::bind(&listen, 1, settings, Inherited::default()).unwrap();
     engine.start(Arc::new(Snapshot::new(vec![zone], 1)), Arc::new(rules)).unwrap();

@@ -7,7 +7,7 @@ use _engine::answer::{Judgement, judge, judge_targets};
 use _engine::counters::Counters;
 use _engine::impact::{ImpactCounts, ImpactRun};
 use _engine::list;
-use _engine::message::{Query, Transport};
+use _engine::message::{Query, QueryClient, Transport};
 use _engine::name::{Name, Walk};
 use _engine::outcome::Outcome;
 use _engine::policy::names::SEED;
@@ -32,7 +32,7 @@ fn random_zone(random: &mut Random, name: &str) -> Arc<PolicyZone> {
 }
 
 fn rule(action: Action) -> Rule {
-    let answer = Answer { action, ttl: 30, extended_error: None, ipv4: vec![], ipv6: vec![], target: None };
+    let answer = Answer::without_data(action, 30, None);
     Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None }
 }
 
@@ -47,6 +47,7 @@ fn snapshot<'a>(zones: impl IntoIterator<Item = (&'a Arc<PolicyZone>, bool)>) ->
         next_change_at: None,
         judges_targets: true,
         is_shadow,
+        clients: None,
     };
     Snapshot::new(zones.into_iter().map(place).collect(), 1)
 }
@@ -59,12 +60,12 @@ fn name(text: &str) -> (Name, Walk) {
 
 /// Everything in a snapshot that determines a response.
 fn decision_text(snapshot: &Snapshot, name: &Name, transport: Transport) -> String {
-    let decision = snapshot.find(name, transport);
+    let decision = snapshot.find(name, QueryClient::anybody(transport));
     let found = decision.map(|d| {
         let denies = snapshot.denies_all_below(name, &d);
         (snapshot.zones()[d.zone].zone.name(), d.skip, d.scope, d.answer.action, denies)
     });
-    let target = snapshot.find_target(name, Evaluation::all(transport));
+    let target = snapshot.find_target(name, Evaluation::all(QueryClient::anybody(transport)));
     let target = target.map(|d| (snapshot.zones()[d.zone].zone.name(), d.answer.action));
     format!("{found:?} {target:?}")
 }
@@ -77,7 +78,8 @@ fn naively(
     transport: Transport,
 ) -> Option<Action> {
     let all = snapshot(before.iter().copied().chain([zone]).map(|zone| (zone, false)));
-    let decision = all.find(name, transport).filter(|decision| decision.zone == before.len())?;
+    let decision =
+        all.find(name, QueryClient::anybody(transport)).filter(|decision| decision.zone == before.len())?;
     (!decision.is_passthru()).then_some(decision.answer.action)
 }
 
@@ -101,7 +103,8 @@ fn a_shadow_decides_nothing_and_counts_what_it_would_alone() {
                 decision_text(&without, &name, transport),
                 "{text}"
             );
-            let would_block = |shadow| mixed.would_block(shadow, &name, &walk, transport);
+            let would_block =
+                |shadow| mixed.would_block(shadow, &name, &walk, QueryClient::anybody(transport));
             let undecided = |shadow| would_block(shadow).filter(|found| !found.is_decided);
             let counted: Vec<_> = mixed
                 .shadows()
@@ -176,7 +179,7 @@ fn a_shadow_counts_the_targets_that_it_would_block_if_enforced() {
             let query = Query::parse(&question, transport).unwrap();
             let allowed_by = match judge(&query, &walk, &mixed, &Rules::default(), 0, &mut [0; 4096]) {
                 Judgement::Pass => None,
-                Judgement::Allow(zone) => Some(zone),
+                Judgement::Allow(judges) => Some(judges),
                 _ => continue,
             };
             for (place, shadow) in mixed.shadows().iter().enumerate() {
@@ -212,7 +215,8 @@ fn a_shadow_enters_the_digest_and_no_shield() {
     assert_ne!(with(true).digest(), snapshot([(&blocked, false)]).digest());
     let (asked, _) = name("t.example");
     let denies = |snapshot: &Snapshot| {
-        snapshot.denies_all_below(&asked, &snapshot.find(&asked, Transport::Udp).unwrap())
+        snapshot
+            .denies_all_below(&asked, &snapshot.find(&asked, QueryClient::anybody(Transport::Udp)).unwrap())
     };
     assert!(denies(&with(true)));
     assert!(!denies(&with(false)));
@@ -221,7 +225,7 @@ fn a_shadow_enters_the_digest_and_no_shield() {
 /// Counts a query by its name, as a worker thread does.
 fn count(run: &ImpactRun, text: &str, transport: Transport, served: &Snapshot) {
     let (name, walk) = name(text);
-    if let Some(found) = served.would_block(run.shadow(), &name, &walk, transport) {
+    if let Some(found) = served.would_block(run.shadow(), &name, &walk, QueryClient::anybody(transport)) {
         run.count(found);
     }
 }

@@ -15,6 +15,7 @@ import differences
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "conformance.md"
+RPZ = HERE / "rpz_differences.md"
 FUZZING = HERE.parents[1] / "engine" / "fuzz" / "figures.md"
 
 # Each topic has a heading, its promise in one sentence, and the sources of the whole section.
@@ -113,6 +114,11 @@ TOPICS = {
         "Lists",
         "A list is enforced as a whole or not at all. Rejected lines and lists are reported with the reason.",
         "docs/lists.md, UTS 46, RFC 4180, RFC 9110",
+    ),
+    19: (
+        "Policy zones",
+        "The records of a policy zone (RPZ) say what is matched and how it is answered, as in BIND.",
+        "draft-vixie-dnsop-dns-rpz sections 3 to 5, docs/policy-zones.md",
     ),
 }
 FURTHER = (
@@ -302,7 +308,8 @@ def page() -> str:
                 about = [one for one in known if (one.test, one.peer) == (row.function, peer)]
                 cells.append(verdict(about) if row.is_portable else "")
             text += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
-    return text + "\n" + FUZZING.read_text(encoding="utf-8")
+    parts = [part.read_text(encoding="utf-8") for part in (RPZ, FUZZING)]
+    return "\n".join([text, *parts])
 
 
 if __name__ == "__main__":

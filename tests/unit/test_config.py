@@ -97,7 +97,8 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     assert [issuer.id for issuer in config.issuers] == ["kominfo.go.id"]
     assert config.api is not None
     assert [export.origin for export in config.exports] == ["rpz.isp.example"]
-    assert [zone.name for zone in config.zones] == ["kominfo", "national", "malware", "badnets", "planned"]
+    zones = ["kominfo", "national", "malware", "badnets", "planned", "rpz.example"]
+    assert [zone.name for zone in config.zones] == zones
 
 
 # ------- Values -------
@@ -325,11 +326,11 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
         ("answers: {x: {action: drop, ttl: 86401}}", "1: '86401': answers.x.ttl: must be at most 86400"),
         (
             "zones: [{name: z, answer: drop}]",
-            "1: zones.0: zone z must have one of issuer, list and addresses",
+            "1: zones.0: zone z must have one of issuer, list, addresses and rpz",
         ),
         (
             "orders: in\nzones: [{name: z, answer: drop, issuer: i, list: l}]",
-            "2: zones.0: zone z must have one of issuer, list and addresses",
+            "2: zones.0: zone z must have one of issuer, list, addresses and rpz",
         ),
         (
             "zones: [{name: z, answer: drop, list: l, unsigned: refuse}]",

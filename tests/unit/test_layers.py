@@ -22,7 +22,7 @@ LAYERS = [
     {"log", "notify", "process", "handover", "privileges", "access"},
     {"config_file"},
     {"config"},
-    {"config_ledger", "config_exports"},
+    {"config_ledger", "config_exports", "config_issuers", "config_rpz"},
     {"values"},
     {"instances"},
     {"names", "suffixes", "signatures", "tls", "client", "control", "clock", "durable", "principal", "times"},

@@ -16,7 +16,7 @@ from dnsblock.orders.orders import EMPTY, Orders
 from dnsblock.orders.state import derive
 from dnsblock.policy.lifting import Lifting, any_below, lifting_of
 from dnsblock.policy.snapshot import Policy, policy_at
-from dnsblock.policy.zones import ListZone
+from dnsblock.policy.zones import Answers, ListZone
 
 from .helpers import AUGUST_10, block, exempt, orders, unblock
 
@@ -50,7 +50,8 @@ def policy(
     """The policy with these orders and a list; compiled from `before` if there is one."""
     rule = Rule(Answer("nodata", ttl=30))
     lines = "".join(f"{match} 0 {name}\n" for name, match in listed).encode()
-    zone = ListZone(PolicyZone.from_entries("malware", [rule], lines), None, config.answer("nodata"), None)
+    answers = Answers("list", config.answer("nodata"), None, None)
+    zone = ListZone(PolicyZone.from_entries("malware", [rule], lines), None, answers)
     empty = Policy(Snapshot([], 1), (), derive(EMPTY, NOW), NOW, lists={"malware": zone})
     return policy_at(before or empty, known, NOW, config)
 

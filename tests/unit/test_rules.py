@@ -135,7 +135,7 @@ def test_structured_text_is_small_and_can_be_left_out(tmp_path: Path):
         ("local: {resinfo: {infourl: 'http://isp.example'}}", "must be an https URL"),
         ("local: {canary: refuse}", "canary"),
         ("zones: [{name: z, addresses: a, answer: drop, targets: ignore}]", "without effect"),
-        ("zones: [{name: z, addresses: a, list: l, answer: drop}]", "one of issuer, list and addresses"),
+        ("zones: [{name: z, addresses: a, list: l, answer: drop}]", "one of issuer, list, addresses and rpz"),
         ("zones: [{name: z, addresses: a, answer: drop, match: exact}]", "match: belongs to a list of names"),
         (
             "zones: [{name: z, addresses: a, answer: drop, source: {format: csv, column: 2}}]",

@@ -12,7 +12,7 @@ use _engine::message::{ExtendedError, MAX_MESSAGE, Query, Soa, Transport};
 use _engine::name::{Name, Walk};
 use _engine::outcome::Outcome;
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, PlacedZone, PolicyZone, Rule, Snapshot, Target};
+use _engine::policy::{Action, Answer, Judges, PlacedZone, PolicyZone, Rule, Snapshot, Target};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::Parser;
 use _engine::rules::Rules;
@@ -215,7 +215,8 @@ impl Waiting {
         let opt = (MAX_PAYLOAD, &[ExtendedError::new(4, b"why")][..]);
         let mut parser = Parser::default();
         let response = response.and_then(|response| parser.parse(response));
-        let length = relay::respond_with_cname(response, &self.query, &name(LANDING), TTL, opt, &mut out);
+        let length =
+            relay::respond_with_cname(response, None, &self.query, &name(LANDING), TTL, opt, &mut out);
         out.truncate(length);
         out
     }
@@ -231,7 +232,7 @@ impl Waiting {
     pub fn targets_judged(&self, response: &[u8]) -> Judged {
         let (mut out, mut parser) = (vec![0; MAX_MESSAGE], Parser::default());
         let Some(response) = parser.parse(response) else { return Judged::Unreadable };
-        match judge_targets(&self.query, response, usize::MAX, &SNAPSHOT, &RULES.0, NOW, &mut out) {
+        match judge_targets(&self.query, response, Judges::ALL, &SNAPSHOT, &RULES.0, NOW, &mut out) {
             Judgement::Pass => {
                 let length = relay::respond(response, &self.query, MAX_PAYLOAD, &mut out);
                 Judged::Pass(length.map(|length| out[..length].to_vec()))
@@ -243,7 +244,7 @@ impl Waiting {
                 out.truncate(length);
                 Judged::Answer(out)
             }
-            Judgement::Follow(_, target) => Judged::Follow(target.to_string()),
+            Judgement::Follow(_, target, _) => Judged::Follow(target.to_string()),
         }
     }
 }
@@ -319,7 +320,7 @@ impl Listed {
         let (mut out, mut parser) = (vec![0; DATAGRAM], Parser::default());
         let Some(response) = parser.parse(response) else { return false };
         let judged =
-            judge_targets(&waiting.query, response, usize::MAX, &self.snapshot, &RULES.0, NOW, &mut out);
+            judge_targets(&waiting.query, response, Judges::ALL, &self.snapshot, &RULES.0, NOW, &mut out);
         matches!(judged, Judgement::Answer { .. })
     }
 }
@@ -377,19 +378,17 @@ fn rule(action: &str) -> Rule {
     let Some(action) = Action::from_name(action) else { return Rule::Exemption };
     let has_addresses = usize::from(action == Action::Sinkhole);
     let answer = Answer {
-        action,
-        ttl: TTL,
-        extended_error: Some(16),
         ipv4: vec![Ipv4Addr::new(192, 0, 2, 53); has_addresses * IPV4_COUNT],
         ipv6: vec![Ipv6Addr::LOCALHOST; has_addresses],
         target: (action == Action::Cname).then(|| Target::Name(name(LANDING))),
+        ..Answer::without_data(action, TTL, Some(16))
     };
     Rule::Answer { answer: Arc::new(answer), reference: "order 17/2017".repeat(15).into(), structured: None }
 }
 
 fn in_place(zone: PolicyZone, judges_targets: bool) -> PlacedZone {
     let next_change_at = (zone.name() == CHANGING).then_some(NOW + u64::from(SECONDS_TO_CHANGE));
-    PlacedZone { zone: Arc::new(zone), next_change_at, judges_targets, is_shadow: false }
+    PlacedZone { zone: Arc::new(zone), next_change_at, judges_targets, is_shadow: false, clients: None }
 }
 
 fn name(text: &str) -> Name {

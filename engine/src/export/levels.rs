@@ -2,6 +2,7 @@
 
 use crate::message::Transport;
 use crate::name::{Name, Walk};
+use crate::policy::names::SEED;
 use crate::policy::{Decision, Found, Snapshot};
 
 /// The decisions about one name.
@@ -22,21 +23,26 @@ pub struct Level<'a> {
 pub fn levels<'a>(snapshot: &'a Snapshot, name: &Name, walk: &Walk, over: Transport) -> Vec<Level<'a>> {
     let zones = snapshot.zones();
     // For each zone, the entry for names below the level before.
-    let mut under: Vec<Option<Found<'a>>> = vec![None; zones.len()];
+    let mut under: Vec<Option<Found<'a>>> = zones
+        .iter()
+        .map(|placed| placed.zone.entries_at(name, walk, name.labels()).and_then(|[_, below]| below))
+        .collect();
     let mut levels = Vec::with_capacity(name.labels());
     for skip in (0..name.labels()).rev() {
         let decide = |found: &[Option<Found<'a>>]| {
-            found.iter().enumerate().find_map(|(zone, found)| {
-                let decision = Decision::new(zone, (*found)?, walk.hash(skip))?;
-                decision.holds(over).then_some(decision)
+            found.iter().enumerate().find_map(|(place, found)| {
+                Decision::new((place, &zones[place].zone), (*found)?, over, walk.hash(skip))
             })
         };
         let inherited = decide(&under);
         let mut at = under.clone();
         let mut has_entry = false;
         for (zone, placed) in zones.iter().enumerate() {
-            if let Some([own, below]) = placed.zone.entries_at(name, walk, skip) {
-                has_entry = true;
+            let entries = placed.zone.entries_at(name, walk, skip);
+            has_entry |= entries.is_some();
+            if placed.zone.ends_wildcards(name, walk, skip) {
+                [at[zone], under[zone]] = entries.unwrap_or_default();
+            } else if let Some([own, below]) = entries {
                 at[zone] = own.or(at[zone]);
                 under[zone] = below.or(under[zone]);
             }
@@ -44,4 +50,14 @@ pub fn levels<'a>(snapshot: &'a Snapshot, name: &Name, walk: &Walk, over: Transp
         levels.push(Level { skip, at: decide(&at), below: decide(&under), inherited, has_entry });
     }
     levels
+}
+
+/// The decision about all names that no entry names: that of the record `*`.
+pub fn everything(snapshot: &Snapshot, over: Transport) -> Option<Decision<'_>> {
+    let (root, mut zones) = (Name::root(), snapshot.zones().iter().enumerate());
+    let walk = Walk::new(&root, SEED);
+    zones.find_map(|(place, placed)| {
+        let [_, below] = placed.zone.entries_at(&root, &walk, 0)?;
+        Decision::new((place, &placed.zone), below?, over, walk.hash(0))
+    })
 }

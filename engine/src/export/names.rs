@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-use super::{Output, Owner, blocks, check_memory, each_owner};
+use super::{Output, Owner, check_memory, each_owner};
 use crate::message::Transport::{Tcp, Udp};
-use crate::policy::{Action, Answer, Snapshot};
+use crate::policy::{Action, Answer, Decision, Snapshot};
 
 /// Writes each name that is blocked with all names below it.
 pub fn write_text<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
@@ -25,7 +25,7 @@ pub fn write_text<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
         }
         (true, false) => output.leave_out("without the names below", &owner.name),
         (false, true) => output.leave_out("only the names below", &owner.name),
-        (false, false) => leave_out_tcp_only(output, owner),
+        (false, false) => leave_out_others(output, owner),
     })?;
     leave_out_prefixes(output)
 }
@@ -37,10 +37,10 @@ pub fn write_hosts<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {
         let levels = owner.levels(snapshot, Tcp);
         let Some(level) = levels.last() else { return Ok(()) };
         let is_wide = blocks(&level.below);
-        let Some(decision) = level.at.as_ref().filter(|decision| !decision.is_passthru()) else {
+        let Some(decision) = level.at.as_ref().filter(|_| blocks(&level.at)) else {
             return match is_wide {
                 true => output.leave_out("only the names below", &owner.name),
-                false => leave_out_tcp_only(output, owner),
+                false => leave_out_others(output, owner),
             };
         };
         output.counts.entries += 1;
@@ -62,11 +62,15 @@ fn blocked(snapshot: &Snapshot, owner: &Owner) -> (bool, bool) {
     levels.last().map_or((false, false), |level| (blocks(&level.at), blocks(&level.below)))
 }
 
-fn leave_out_tcp_only<W: Write>(output: &mut Output<'_, W>, owner: &Owner) -> io::Result<()> {
+/// Counts an entry that does not block over TCP, but decides something.
+fn leave_out_others<W: Write>(output: &mut Output<'_, W>, owner: &Owner) -> io::Result<()> {
     let levels = owner.levels(output.snapshot, Udp);
-    match levels.last().is_some_and(|level| blocks(&level.at) || blocks(&level.below)) {
-        true => output.leave_out("TCP-only", &owner.name),
-        false => Ok(()),
+    let Some(level) = levels.last() else { return Ok(()) };
+    let mut decisions = level.at.iter().chain(&level.below).filter(|decision| !decision.is_passthru());
+    match (blocks(&level.at) || blocks(&level.below), decisions.next()) {
+        (true, _) => output.leave_out("TCP-only", &owner.name),
+        (false, Some(_)) => output.leave_out("local data", &owner.name),
+        (false, None) => Ok(()),
     }
 }
 
@@ -83,15 +87,28 @@ fn addresses_of(answer: &Answer) -> Vec<IpAddr> {
 /// The hashes of all names above one that is not blocked, though names above it are.
 fn above_exceptions(snapshot: &Snapshot) -> io::Result<HashSet<u64>> {
     let mut found = HashSet::new();
-    each_owner(snapshot, 0, |owner| {
+    let mut note = |owner: &Owner| {
         let levels = owner.levels(snapshot, Tcp);
         let Some(level) = levels.last().filter(|level| blocks(&level.inherited)) else { return Ok(()) };
         if !(blocks(&level.at) && blocks(&level.below)) {
             found.extend((1..owner.name.labels()).map(|skip| owner.walk.hash(skip)));
         }
         check_memory(found.len())
-    })?;
+    };
+    each_owner(snapshot, 0, &mut note)?;
+    for name in snapshot.zones().iter().flat_map(|placed| placed.zone.names_between()) {
+        note(&Owner::new(name))?;
+    }
     Ok(found)
+}
+
+/// Whether a name is blocked. Local data, such as another address of a search engine, is no block.
+fn blocks(decision: &Option<Decision<'_>>) -> bool {
+    decision.as_ref().is_some_and(|decision| {
+        let is_data =
+            decision.answer.is_given && matches!(decision.answer.action, Action::Cname | Action::Data);
+        !decision.is_passthru() && !is_data
+    })
 }
 
 fn leave_out_prefixes<W: Write>(output: &mut Output<'_, W>) -> io::Result<()> {

@@ -5,18 +5,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 
-use super::levels::Level;
+use super::data::{Data, data_of};
+use super::levels::{Level, everything};
+use super::prefixes::write_prefixes;
 use super::{Output, Owner, blocks, check_memory, each_owner};
 use crate::message::Transport::{Tcp, Udp};
-use crate::name::Name;
-use crate::policy::{Action, Answer, Decision, Match, Rule, Target};
-use crate::prefix::Prefix;
+use crate::name::{MAX_NAME, Name};
+use crate::policy::{Action, Answer, Decision, Match};
 
-/// Bytes of a name in wire format (RFC 1035 2.3.4).
-const MAX_NAME: usize = 255;
 /// Bytes of the label `*` in wire format, and of the longest label.
 const WILDCARD: usize = 2;
 const LABEL: usize = 64;
@@ -43,11 +41,15 @@ pub fn write<W: Write>(output: &mut Output<'_, W>, origin: &Name) -> io::Result<
         let effects = writer.effects(output, &owner, level);
         writer.put(output, &owner, &effects)?;
     }
-    write_prefixes(output, &mut writer)
+    if let Some(decision) = everything(snapshot, Udp) {
+        output.counts.entries += 1;
+        for record in writer.data(&decision, true).iter() {
+            output.counts.records += 1;
+            writeln!(output.out, "* {record}")?;
+        }
+    }
+    write_prefixes(output, writer.origin)
 }
-
-/// The records of an answer without their owner; several for addresses.
-type Data = Rc<[String]>;
 
 /// The records of a name, those of the names below it, and those that it would inherit.
 struct Effects {
@@ -180,7 +182,7 @@ impl Records {
         let is_own = |decision: &Option<Decision<'_>>| {
             decision.as_ref().is_some_and(|decision| decision.skip == level.skip)
         };
-        let wide = |decision: &Decision<'_>| decision.scope != Match::Exact;
+        let wide = |decision: &Decision<'_>| decision.is_of_records || decision.scope != Match::Exact;
         let name = if level.skip == 0 { None } else { Some(owner.above(level.skip)) };
         let name = name.as_ref().unwrap_or(&owner.name);
         let inherited = level.inherited.as_ref().map(|decision| self.data(decision, wide(decision)));
@@ -266,81 +268,6 @@ impl Records {
     }
 }
 
-/// The records of an answer. `denies`: the name is denied with all names below it.
-fn data_of(answer: &Answer, denies: bool) -> Data {
-    let ttl = answer.ttl;
-    let cname = |target: &str| Rc::from([format!("{ttl} CNAME {target}")]);
-    match answer.action {
-        Action::Passthru => cname("rpz-passthru."),
-        Action::Nxdomain if denies => cname("."),
-        // An answer NXDOMAIN would deny the names below, too (RFC 8020). RPZ has no REFUSED.
-        Action::Nxdomain | Action::Nodata | Action::Refused => cname("*."),
-        Action::Drop => cname("rpz-drop."),
-        Action::Truncate => cname("rpz-tcp-only."),
-        Action::Cname => match &answer.target {
-            Some(Target::Name(name)) => cname(&format!("{name}.")),
-            Some(Target::Under(name)) => cname(&format!("*.{name}.")),
-            None => cname("*."),
-        },
-        Action::Sinkhole if answer.ipv4.is_empty() && answer.ipv6.is_empty() => cname("*."),
-        Action::Sinkhole => {
-            let ipv4 = answer.ipv4.iter().map(|address| format!("{ttl} A {address}"));
-            ipv4.chain(answer.ipv6.iter().map(|address| format!("{ttl} AAAA {address}"))).collect()
-        }
-    }
-}
-
-/// The prefixes of zones of addresses, as triggers. In one policy zone the longest prefix decides, so those
-/// within a prefix of an earlier zone are left out.
-fn write_prefixes<W: Write>(output: &mut Output<'_, W>, writer: &mut Records) -> io::Result<()> {
-    let snapshot = output.snapshot;
-    for (place, placed) in snapshot.zones().iter().enumerate() {
-        let Some(rule) = placed.zone.rules().all().first() else { continue };
-        let Rule::Answer { answer, .. } = &**rule else { continue };
-        let data = data_of(answer, true);
-        for prefix in placed.zone.prefixes().iter() {
-            let before = &snapshot.zones()[..place];
-            if before.iter().any(|earlier| earlier.zone.prefixes().include(prefix)) {
-                continue;
-            }
-            let owner = trigger(prefix);
-            if owner.len() + 1 + writer.origin > MAX_NAME {
-                output.leave_out("too long below the name of the zone", prefix)?;
-                continue;
-            }
-            output.counts.entries += 1;
-            for record in data.iter() {
-                output.counts.records += 1;
-                writeln!(output.out, "{owner} {record}")?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The owner name of a prefix. In IPv6, the first longest run of at least two zero parts is `zz`: other
-/// software refuses another form.
-fn trigger(prefix: &Prefix) -> String {
-    let IpAddr::V6(address) = prefix.address else { return prefix.trigger() };
-    let (first, length) = longest_zeros(address);
-    let mut parts: Vec<String> = address.segments().iter().map(|part| format!("{part:x}")).collect();
-    if length > 1 {
-        parts.splice(first..first + length, [String::from("zz")]);
-    }
-    parts.reverse();
-    format!("{}.{}.rpz-ip", prefix.length, parts.join("."))
-}
-
-fn longest_zeros(address: Ipv6Addr) -> (usize, usize) {
-    let parts = address.segments();
-    let length = |first: usize| parts[first..].iter().take_while(|part| **part == 0).count();
-    (0..parts.len())
-        .map(|first| (first, length(first)))
-        .rev()
-        .max_by_key(|(_, length)| *length)
-        .unwrap_or((0, 0))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -349,7 +276,9 @@ mod tests {
     use super::*;
     use crate::export::{Exported, Format};
     use crate::list;
-    use crate::policy::{PlacedZone, PolicyZone, Snapshot};
+    use crate::message::QueryClient;
+    use crate::policy::{PlacedZone, PolicyZone, Rule, Snapshot, Target};
+    use crate::prefix::Prefix;
 
     fn name(text: &str) -> Name {
         Name::from_text(text.as_bytes()).unwrap()
@@ -358,7 +287,7 @@ mod tests {
     fn rule(action: Action) -> Rule {
         let target = (action == Action::Cname).then(|| Target::Under(name("landing.isp.example")));
         let ipv4 = if action == Action::Sinkhole { vec![[192, 0, 2, 1].into()] } else { vec![] };
-        let answer = Answer { action, ttl: 30, extended_error: None, ipv4, ipv6: vec![], target };
+        let answer = Answer { ipv4, target, ..Answer::without_data(action, 30, None) };
         Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None }
     }
 
@@ -368,6 +297,7 @@ mod tests {
             next_change_at: None,
             judges_targets: true,
             is_shadow: false,
+            clients: None,
         };
         Snapshot::new(zones.into_iter().map(place).collect(), 7)
     }
@@ -441,7 +371,8 @@ mod tests {
             for _ in 0..200 {
                 let labels: Vec<&str> = (0..1 + draw(6)).map(|_| ["a", "b", "cc", "d"][draw(4)]).collect();
                 let (queried, text) = (name(&labels.join(".")), labels.join("."));
-                let decision = snapshot.find(&queried, Udp).filter(|decision| !decision.is_passthru());
+                let decision = snapshot.find(&queried, QueryClient::anybody(Udp));
+                let decision = decision.filter(|decision| !decision.is_passthru());
                 let expected = decision.map(|decision| {
                     let denies = snapshot.denies_all_below(&queried, &decision);
                     data_of(decision.answer, denies).to_vec()
@@ -574,13 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_written_in_the_only_form_that_others_accept() {
-        let text = |prefix: &str| trigger(&Prefix::from_text(prefix).unwrap());
-        assert_eq!(text("192.0.2.0/24"), "24.0.2.0.192.rpz-ip");
-        assert_eq!(text("2001:db8::/32"), "32.zz.db8.2001.rpz-ip");
-        assert_eq!(text("2001:db8:0:1:1:1:1:1"), "128.1.1.1.1.1.0.db8.2001.rpz-ip");
-        assert_eq!(text("2001:db8:0:0:1:0:0:1"), "128.1.0.0.1.zz.db8.2001.rpz-ip");
-        assert_eq!(text("::1"), "128.1.zz.rpz-ip");
+    fn a_prefix_within_one_of_an_earlier_zone_is_left_out() {
         let longer = rule(Action::Drop);
         let first = PolicyZone::of_addresses("a", longer, vec![Prefix::from_text("192.0.2.0/24").unwrap()]);
         let within = ["192.0.2.1", "198.51.100.0/24"].map(|text| Prefix::from_text(text).unwrap());

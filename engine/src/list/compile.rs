@@ -29,7 +29,7 @@ const PASSTHRU: u32 = 2;
 pub struct Progress(AtomicU64);
 
 impl Progress {
-    fn add(&self, bytes: usize) {
+    pub fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -98,7 +98,7 @@ pub fn compile(
 }
 
 /// An estimate of the uncompressed size of all files.
-fn expected_size(files: &[ListFile]) -> io::Result<u64> {
+pub fn expected_size(files: &[ListFile]) -> io::Result<u64> {
     let mut expected = 0;
     for file in files {
         let length = std::fs::metadata(&file.path)?.len();

@@ -20,6 +20,7 @@ const BUFFER_COMPRESSED: usize = 64 << 10;
 pub const MAX_LINE: usize = 16 << 10;
 
 /// One file of a list, and its name in reports.
+#[derive(Clone)]
 pub struct ListFile {
     pub label: String,
     pub path: PathBuf,

@@ -29,9 +29,12 @@ pub enum Format {
     Rpz,
     /// Addresses instead of names. Never recognised: the zone is configured for it.
     Addresses,
+    /// A policy zone with the answers of its records. Never recognised, either.
+    Zone,
 }
 
 const ADDRESSES: &str = "addresses";
+const ZONE: &str = "zone";
 
 impl Format {
     /// All formats of names.
@@ -48,7 +51,11 @@ impl Format {
     ];
 
     pub fn name(self) -> &'static str {
-        Format::ALL.get(self as usize).map_or(ADDRESSES, |(_, name)| name)
+        match self {
+            Format::Addresses => ADDRESSES,
+            Format::Zone => ZONE,
+            _ => Format::ALL[self as usize].1,
+        }
     }
 
     pub fn from_name(name: &str) -> Option<Format> {

@@ -67,6 +67,11 @@ impl NameGuard {
         self.filter[bit / 64] |= 1 << (bit % 64);
     }
 
+    /// Whether any name is protected.
+    pub fn protects_any(&self) -> bool {
+        self.flags.values().any(|flags| flags & PROTECTED != 0)
+    }
+
     fn flags(&self, walk: &Walk, skip: usize) -> u8 {
         let hash = walk.hash(skip);
         let bit = hash as usize % FILTER_BITS;

@@ -107,7 +107,8 @@ impl Reader {
                 titles: csv::TITLES,
             }),
             Format::Rpz => Parser::Rpz(Rpz::default()),
-            Format::Addresses => Parser::Addresses,
+            // A zone has a reader of its own.
+            Format::Addresses | Format::Zone => Parser::Addresses,
         };
         let allows_urls = matches!(
             settings.format,

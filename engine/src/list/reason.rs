@@ -30,12 +30,18 @@ pub enum Reason {
     LostException(&'static str),
     /// A rule that another rule of the list switches off.
     SwitchedOff,
+    /// A trigger for the name servers of a name, which a forwarder does not see.
+    NameServerTrigger,
     /// A record whose column is blank.
     NoName,
     /// A record without this column, counted from 1.
     ColumnMissing(usize),
     /// A record of a zone file that is outside the zone.
     OutsideZone,
+    /// A record of another class than IN.
+    OtherClass,
+    /// A record that its owner cannot have beside another one.
+    Conflict,
     LineTooLong,
     /// A line of a list of addresses. The text is the likely mistake.
     NotAnAddress(&'static str),
@@ -67,9 +73,12 @@ impl Reason {
             Reason::Unsupported(_) => "unsupported",
             Reason::LostException(_) => "lost_exception",
             Reason::SwitchedOff => "switched_off",
+            Reason::NameServerTrigger => "name_server_trigger",
             Reason::NoName => "no_name",
             Reason::ColumnMissing(_) => "column_missing",
             Reason::OutsideZone => "outside_zone",
+            Reason::OtherClass => "other_class",
+            Reason::Conflict => "conflict",
             Reason::LineTooLong => "line_too_long",
             Reason::NotAnAddress(_) => "not_an_address",
             Reason::HostBits => "host_bits",
@@ -86,6 +95,7 @@ impl Reason {
             Reason::Unsupported(_)
                 | Reason::LostException(_)
                 | Reason::SwitchedOff
+                | Reason::NameServerTrigger
                 | Reason::NoName
                 | Reason::ColumnMissing(_)
         )
@@ -107,6 +117,13 @@ impl Reason {
         if is_exception { self.of_exception() } else { self }
     }
 }
+
+const HOST_BITS: &str =
+    "bits are set after the prefix: write the first address of the network, or only the address";
+const OTHER_CLASS: &str = "a record of another class than IN";
+const CONFLICT: &str =
+    "its owner has another record, and cannot have both (RFC 1034 section 3.6.2), or has too many";
+const NAME_SERVER_TRIGGER: &str = "a trigger for name servers: a server that forwards does not see them";
 
 impl From<NameError> for Reason {
     fn from(error: NameError) -> Reason {
@@ -158,16 +175,17 @@ impl fmt::Display for Reason {
                 );
             }
             Reason::SwitchedOff => "switched off by a `$badfilter` rule of this list",
+            Reason::NameServerTrigger => NAME_SERVER_TRIGGER,
             Reason::NoName => "the column is blank",
             Reason::ColumnMissing(column) => {
                 return write!(f, "no column {column}: check the column and the separator of this list");
             }
             Reason::OutsideZone => "not in the zone that the SOA record, or $ORIGIN at the top, names",
+            Reason::OtherClass => OTHER_CLASS,
+            Reason::Conflict => CONFLICT,
             Reason::LineTooLong => "the line is longer than 16 KiB; is this a text file?",
             Reason::NotAnAddress(what) => what,
-            Reason::HostBits => {
-                "bits are set after the prefix: write the first address of the network, or only the address"
-            }
+            Reason::HostBits => HOST_BITS,
             Reason::TooWide(minimum) => {
                 return write!(
                     f,

@@ -34,6 +34,9 @@ pub struct Report {
     /// Whether formats were recognised; otherwise the format is configured.
     pub is_recognised: bool,
     pub sources: Vec<(String, FileSummary)>,
+    /// Of a zone whose file includes others: the number of a line over all files, its file, and its line there.
+    /// The lines that follow are in the same file.
+    pub segments: Vec<(u32, usize, u32)>,
     /// All lines that are not silent: the sum of the next five counts.
     pub lines: u64,
     pub accepted: u64,
@@ -97,6 +100,10 @@ impl Report {
 
     /// The file of a line that was counted over all files, and its number in that file.
     pub fn place(&self, line: u32) -> (&str, u32) {
+        let after = self.segments.partition_point(|(first, ..)| *first <= line);
+        if let Some((first, file, own)) = after.checked_sub(1).map(|place| self.segments[place]) {
+            return (&self.sources[file].0, own + (line - first));
+        }
         let mut line = line;
         for (label, file) in &self.sources {
             if line <= file.lines {
@@ -114,6 +121,21 @@ impl Report {
         self.duplicate = compiled.duplicate;
         let duplicates = compiled.repeats.iter().map(|(line, first)| self.duplicate_of(*line, *first));
         self.duplicate_lines = duplicates.collect();
+        if compiled.conflicts > 0 {
+            self.rejected += compiled.conflicts;
+            *self.rejected_by.entry(Reason::Conflict.code()).or_default() += compiled.conflicts;
+            let conflicts = compiled.conflicting.iter().map(|(line, first)| self.conflict(*line, *first));
+            let conflicts: Vec<Finding> = conflicts.collect();
+            self.rejected_lines.extend(conflicts);
+            self.rejected_lines.truncate(MAX_FINDINGS);
+        }
+    }
+
+    fn conflict(&self, line: u32, first: u32) -> Finding {
+        let ((label, line), (first_label, first)) = (self.place(line), self.place(first));
+        let value = format!("beside {first_label}:{first}");
+        let (code, text) = (Reason::Conflict.code().to_string(), Reason::Conflict.to_string());
+        Finding { label: label.to_string(), line, value, code, text }
     }
 
     fn duplicate_of(&self, line: u32, first: u32) -> Finding {

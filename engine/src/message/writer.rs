@@ -106,7 +106,20 @@ impl<'a> Writer<'a> {
         self.put_record_of_class(CLASS_IN, section, owner, rtype, ttl, rdata)
     }
 
-    /// The same for any class.
+    /// Adds a record of class IN whose owner is a name in wire format.
+    pub fn put_record_of(
+        &mut self,
+        section: Section,
+        owner: &[u8],
+        rtype: u16,
+        ttl: u32,
+        rdata: &[&[u8]],
+    ) -> Option<()> {
+        self.put(owner)?;
+        self.put_rest(CLASS_IN, section, rtype, ttl, rdata)
+    }
+
+    /// The same as `put_record` for any class.
     pub fn put_record_of_class(
         &mut self,
         class: u16,
@@ -117,8 +130,20 @@ impl<'a> Writer<'a> {
         rdata: &[&[u8]],
     ) -> Option<()> {
         let pointer = 0xc000 | (HEADER + owner) as u16;
+        self.put(&pointer.to_be_bytes())?;
+        self.put_rest(class, section, rtype, ttl, rdata)
+    }
+
+    fn put_rest(
+        &mut self,
+        class: u16,
+        section: Section,
+        rtype: u16,
+        ttl: u32,
+        rdata: &[&[u8]],
+    ) -> Option<()> {
         let length: usize = rdata.iter().map(|part| part.len()).sum();
-        for word in [pointer, rtype, class] {
+        for word in [rtype, class] {
             self.put(&word.to_be_bytes())?;
         }
         self.put(&ttl.to_be_bytes())?;

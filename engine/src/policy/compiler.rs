@@ -16,10 +16,11 @@ use super::names::{Footer, MAX_SEGMENTS_BITS, Names, SEED};
 use super::partitions::{Item, Partitions};
 use super::ranges::Ranges;
 use super::segment::{self, Record, SegmentHeader};
-use super::sorter::{Sorted, Sorter};
+use super::sorter::{Merging, Sorted, Sorter};
 use super::symbols::{Encoder, Symbols};
 use super::writer::{Batch, Writer};
 pub use super::writer::{CompileError, Destination};
+use super::zone_data::ZoneData;
 use super::{CanonicalRule, Match, Scope};
 use crate::name::{Name, Walk};
 
@@ -37,6 +38,10 @@ pub struct Compiled {
     pub duplicate: u64,
     /// The first duplicate lines, and the lines that they repeat.
     pub repeats: Vec<(u32, u32)>,
+    /// Records of a policy zone that their owner cannot have beside others. The first lines, and the lines
+    /// of these others.
+    pub conflicts: u64,
+    pub conflicting: Vec<(u32, u32)>,
     pub difference: Option<Difference>,
     /// Names that were chosen for their hashes. They are not in `names`.
     pub aside: Aside,
@@ -65,6 +70,8 @@ pub struct Compiler<'a> {
     labels: (usize, usize),
     /// Of a zone of orders.
     rules: Option<&'a [CanonicalRule]>,
+    /// Of a policy zone with records.
+    zone: Option<ZoneData>,
 }
 
 impl<'a> Compiler<'a> {
@@ -78,6 +85,7 @@ impl<'a> Compiler<'a> {
             name_labels: 0,
             labels: (usize::MAX, 0),
             rules: None,
+            zone: None,
         }
     }
 
@@ -85,6 +93,16 @@ impl<'a> Compiler<'a> {
     /// instead of rejecting the list.
     pub fn of_orders(expected: u64, folder: PathBuf, rules: &'a [CanonicalRule]) -> Compiler<'a> {
         Compiler { rules: Some(rules), ..Compiler::new(expected, folder) }
+    }
+
+    /// For a policy zone, whose entries have the answers that its records give.
+    pub fn of_records(expected: u64, folder: PathBuf) -> Compiler<'a> {
+        Compiler { zone: Some(ZoneData::default()), ..Compiler::new(expected, folder) }
+    }
+
+    /// The answers and triggers of a policy zone so far.
+    pub fn zone(&mut self) -> &mut ZoneData {
+        self.zone.get_or_insert_default()
     }
 
     /// Takes the name of the next entry. Returns the hashes of its suffixes.
@@ -122,7 +140,11 @@ impl<'a> Compiler<'a> {
         before: Option<Arc<Names>>,
     ) -> Result<Compiled, CompileError> {
         let bits = self.partitions.bits();
-        let mut sorter = Sorter::new(is_exemption);
+        let mut zone = self.zone.take();
+        let mut sorter = Sorter::new(match &mut zone {
+            Some(zone) => Merging::Records(std::mem::take(&mut zone.given)),
+            None => Merging::Precedence(is_exemption),
+        });
         let first = sorter.sort(self.partitions.take(0)?);
         let encoder = Encoder::new(Symbols::of(first.texts().step_by(first.texts().count() / SAMPLE + 1)));
         let symbols = encoder.symbols().clone();
@@ -149,11 +171,25 @@ impl<'a> Compiler<'a> {
             symbols: symbols.clone(),
             scopes: sorter.scopes,
             headers: written.headers.clone(),
+            zone: None,
         };
+        let zone = zone.map(|zone| ZoneData { given: sorter.merging.into_given(), ..zone });
         let (accepted, repaired, duplicate) = sorter.lines.counted();
-        let repeats = sorter.lines.repeats.into_sorted_vec();
-        let (names, difference, ranges) = written.finish(footer)?;
-        Ok(Compiled { names, accepted, repaired, duplicate, repeats, difference, aside, ranges })
+        let repeats = sorter.lines.repeats.into_sorted();
+        let (conflicts, conflicting) = (sorter.lines.conflicts.count, sorter.lines.conflicts.into_sorted());
+        let (names, difference, ranges) = written.finish(footer, zone)?;
+        Ok(Compiled {
+            names,
+            accepted,
+            repaired,
+            duplicate,
+            repeats,
+            conflicts,
+            conflicting,
+            difference,
+            aside,
+            ranges,
+        })
     }
 }
 
@@ -174,13 +210,15 @@ impl Maker<'_> {
         send: SyncSender<Batch>,
     ) -> Result<(), CompileError> {
         let mut next = Some(first);
+        let mut known = 0;
         for part in 0..partitions.parts() {
             let mut sorted = match next.take() {
                 Some(first) => first,
                 None => sorter.sort(partitions.take(part)?),
             };
             let (header, segment) = self.segment(&mut sorted, &sorter.scopes)?;
-            let scopes = sorter.scopes.clone();
+            let scopes = sorter.facts_since(known);
+            known += scopes.len();
             if send.send(Batch { sorted, header, segment, scopes }).is_err() {
                 return Ok(()); // The writer has failed and reports why.
             }

@@ -1,8 +1,12 @@
 //! Compares a new list with the previous one.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::given::GivenTable;
 use super::names::Names;
+use super::ranges::canonical;
 use super::{Match, Scope};
 use crate::name::Text;
 
@@ -47,9 +51,57 @@ fn said(side: Option<(Match, u32)>) -> Option<bool> {
     side.map(|(_, rule)| rule > 0)
 }
 
+/// The parts of a scope that are compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScopeFacts {
+    pub scope: Scope,
+    /// The same with the rules of a list: 0 for a block, 2 for a passthru.
+    as_listed: Scope,
+    /// Of a policy zone: the same for the same answers, whatever their numbers are.
+    canonical: Option<[u8; 34]>,
+}
+
+impl ScopeFacts {
+    pub fn of_list(scope: Scope) -> ScopeFacts {
+        ScopeFacts { scope, as_listed: scope, canonical: None }
+    }
+
+    pub fn of_zone(scope: Scope, given: &GivenTable) -> ScopeFacts {
+        let rule = |rule: u32| if given.all()[rule as usize].is_passthru() { PASSTHRU } else { BLOCK };
+        let listed = |side: Option<(Match, u32)>| side.map(|(scope, own)| (scope, rule(own)));
+        let as_listed = Scope { at: listed(scope.at), under: listed(scope.under) };
+        let canonical = canonical(&scope, |rule| &given.digests()[rule as usize]);
+        ScopeFacts { scope, as_listed, canonical: Some(canonical) }
+    }
+
+    /// The bytes of the scope for a digest.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        match &self.canonical {
+            Some(canonical) => Cow::Borrowed(canonical),
+            None => Cow::Owned(self.scope.to_bytes().to_vec()),
+        }
+    }
+
+    fn is_same(&self, other: &ScopeFacts) -> bool {
+        match (&self.canonical, &other.canonical) {
+            (Some(own), Some(others)) => own == others,
+            _ => self.as_listed == other.as_listed,
+        }
+    }
+
+    pub fn word(&self) -> String {
+        self.as_listed.word()
+    }
+}
+
+const BLOCK: u32 = 0;
+const PASSTHRU: u32 = 2;
+
 /// Takes the entries of the new list in turn.
 pub struct Comparison {
     before: Arc<Names>,
+    /// Of a policy zone: the facts of its scopes.
+    facts: HashMap<Scope, ScopeFacts>,
     /// A bit for each rank of the previous list: whether the new list has the name.
     kept: Vec<u64>,
     difference: Difference,
@@ -59,25 +111,29 @@ impl Comparison {
     pub fn with(before: Arc<Names>) -> Comparison {
         let kept = vec![0; before.entries().div_ceil(64)];
         let difference = Difference { lines: Some(Vec::new()), ..Difference::default() };
-        Comparison { before, kept, difference }
+        let facts = before.zone().map(|zone| {
+            let facts = |scope: &Scope| (*scope, ScopeFacts::of_zone(*scope, &zone.given));
+            before.scopes().iter().map(facts).collect()
+        });
+        Comparison { before, facts: facts.unwrap_or_default(), kept, difference }
     }
 
-    pub fn take(&mut self, hash: u64, text: &Text, scope: &Scope) {
+    pub fn take(&mut self, hash: u64, text: &Text, facts: &ScopeFacts) {
         let Some((said, rank)) = self.before.find(hash, text, 0) else {
             self.difference.added += 1;
-            self.difference.weigh(&Scope::default(), scope);
-            self.write('+', scope, text);
+            self.difference.weigh(&Scope::default(), &facts.as_listed);
+            self.write('+', &facts.as_listed, text);
             return;
         };
-        let (said, rank) = (*said, rank as usize);
+        let (said, rank) = (facts_of(&self.facts, said), rank as usize);
         if let Some(word) = self.kept.get_mut(rank / 64) {
             *word |= 1 << (rank % 64);
         }
-        if said != *scope {
+        if !said.is_same(facts) {
             self.difference.changed += 1;
-            self.difference.weigh(&said, scope);
-            self.write('-', &said, text);
-            self.write('+', scope, text);
+            self.difference.weigh(&said.as_listed, &facts.as_listed);
+            self.write('-', &said.as_listed, text);
+            self.write('+', &facts.as_listed, text);
         }
     }
 
@@ -86,16 +142,17 @@ impl Comparison {
         self.difference.removed = self.before.entries() as u64 - kept;
         if self.difference.removed > 0 {
             let (before, kept) = (Arc::clone(&self.before), std::mem::take(&mut self.kept));
+            let facts = std::mem::take(&mut self.facts);
             let is_written = self.difference.lines.is_some();
             let mut weighed = Difference::default();
             let is_gone = |rank: u64, scope: &Scope| {
                 let is_gone = kept[rank as usize / 64] & 1 << (rank % 64) == 0;
                 if is_gone {
-                    weighed.weigh(scope, &Scope::default());
+                    weighed.weigh(&facts_of(&facts, scope).as_listed, &Scope::default());
                 }
                 is_gone && is_written // names are only needed for the lines
             };
-            before.each(is_gone, |_, text, scope| self.write('-', scope, text));
+            before.each(is_gone, |_, text, scope| self.write('-', &facts_of(&facts, scope).as_listed, text));
             self.difference.lost += weighed.lost;
             self.difference.gained += weighed.gained;
         }
@@ -111,6 +168,10 @@ impl Comparison {
             self.difference.lines = None;
         }
     }
+}
+
+fn facts_of(facts: &HashMap<Scope, ScopeFacts>, scope: &Scope) -> ScopeFacts {
+    facts.get(scope).copied().unwrap_or_else(|| ScopeFacts::of_list(*scope))
 }
 
 impl Scope {

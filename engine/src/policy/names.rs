@@ -12,14 +12,19 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::cursor::Cursor;
 use super::segment::{Hit, LocalHash, Segment, SegmentHeader};
 use super::symbols::Symbols;
+use super::zone_data::ZoneData;
 use super::{Match, Scope};
 use crate::name::{Name, Text, Walk};
 use crate::sys::Mapping;
 
 const MAGIC: &[u8; 8] = b"dnsblock";
+/// Of a list.
 const VERSION: u32 = 1;
+/// Of a policy zone, which has more data at the end of its footer.
+const VERSION_ZONE: u32 = 2;
 /// Bytes after the footer: its length, and the magic number.
 const TAIL: usize = 4 + MAGIC.len();
 /// More segments than a list of fifty million names has.
@@ -56,6 +61,8 @@ pub struct Footer {
     pub symbols: Symbols,
     pub scopes: Vec<Scope>,
     pub headers: Vec<SegmentHeader>,
+    /// Of a policy zone.
+    pub zone: Option<Arc<ZoneData>>,
 }
 
 /// Why a file cannot be used as a compiled list.
@@ -99,17 +106,40 @@ impl Names {
             symbols: Symbols::of([].into_iter()),
             scopes: Vec::new(),
             headers: vec![SegmentHeader::default()],
+            zone: None,
         };
         Arc::new(Names::in_memory(footer.to_bytes()).expect("a footer that was just made"))
     }
 
     fn of(bytes: Storage, sha256: [u8; 32]) -> Result<Names, Unusable> {
         let footer = Footer::read(bytes.all()).ok_or(Unusable::Foreign)?;
+        Ok(Names::with_footer(bytes, footer, sha256))
+    }
+
+    /// The segments of a list that has no footer yet.
+    pub fn unfinished(segments: Vec<u8>, footer: Footer) -> Names {
+        Names::with_footer(Storage::Memory(segments), footer, [0; 32])
+    }
+
+    /// The same, in a file.
+    pub fn unfinished_file(path: &Path, footer: Footer) -> io::Result<Names> {
+        Ok(Names::with_footer(Storage::File(Mapping::open(path)?), footer, [0; 32]))
+    }
+
+    /// The bytes of a list in memory.
+    pub fn into_bytes(self) -> Vec<u8> {
+        match self.bytes {
+            Storage::Memory(bytes) => bytes,
+            Storage::File(mapping) => mapping.bytes().to_vec(),
+        }
+    }
+
+    fn with_footer(bytes: Storage, footer: Footer, sha256: [u8; 32]) -> Names {
         let before = |names: &mut u64, header: &SegmentHeader| {
             Some(std::mem::replace(names, *names + u64::from(header.entries)))
         };
         let first_ranks = footer.headers.iter().scan(0, before).collect();
-        Ok(Names { bytes, footer, first_ranks, sha256 })
+        Names { bytes, footer, first_ranks, sha256 }
     }
 
     /// The scope of exactly this name, and its rank: the number of names before it. The name begins
@@ -275,6 +305,11 @@ impl Names {
         &self.footer.digest
     }
 
+    /// The data that only a policy zone has.
+    pub fn zone(&self) -> Option<&Arc<ZoneData>> {
+        self.footer.zone.as_ref()
+    }
+
     pub fn sha256(&self) -> &[u8; 32] {
         &self.sha256
     }
@@ -316,7 +351,7 @@ impl Footer {
     /// The footer with its tail.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut footer = Vec::new();
-        footer.extend(VERSION.to_le_bytes());
+        footer.extend(if self.zone.is_some() { VERSION_ZONE } else { VERSION }.to_le_bytes());
         footer.extend([self.bits as u8, self.fewest_labels, self.most_labels]);
         footer.extend(self.digest);
         footer.extend(self.symbols.to_bytes());
@@ -331,6 +366,9 @@ impl Footer {
             }
             footer.push(header.width);
         }
+        if let Some(zone) = &self.zone {
+            footer.extend(zone.to_bytes());
+        }
         footer.extend((footer.len() as u32).to_le_bytes());
         footer.extend(MAGIC);
         footer
@@ -343,7 +381,8 @@ impl Footer {
         let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
         let (segments, footer) = front.split_at_checked(front.len().checked_sub(length)?)?;
         let mut left = Cursor(footer);
-        if magic != MAGIC || left.u32()? != VERSION {
+        let version = left.u32()?;
+        if magic != MAGIC || !matches!(version, VERSION | VERSION_ZONE) {
             return None;
         }
         let bits = u32::from(left.u8()?);
@@ -368,6 +407,10 @@ impl Footer {
             next = offset.checked_add(bytes.into())?;
             headers.push(header);
         }
+        let zone = match version {
+            VERSION_ZONE => Some(Arc::new(ZoneData::read(std::mem::take(&mut left.0))?)),
+            _ => None,
+        };
         let is_whole = next == segments.len() as u64 && left.0.is_empty();
         is_whole.then_some(Footer {
             bits,
@@ -377,26 +420,8 @@ impl Footer {
             symbols,
             scopes: scopes?,
             headers,
+            zone,
         })
-    }
-}
-
-/// The data that is not read yet.
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
-        let (taken, left) = self.0.split_at_checked(bytes)?;
-        self.0 = left;
-        Some(taken)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|bytes| bytes[0])
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take(4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)
     }
 }
 
@@ -408,10 +433,11 @@ pub struct EntriesDigest {
 }
 
 impl EntriesDigest {
-    pub fn add(&mut self, name: &[u8], scope: Scope) {
+    /// `canonical`: the bytes of the scope.
+    pub fn add(&mut self, name: &[u8], scope: Scope, canonical: &[u8]) {
         if self.scope.replace(scope) != Some(scope) {
             self.sha256.update([0]);
-            self.sha256.update(scope.to_bytes());
+            self.sha256.update(canonical);
         }
         self.sha256.update([name.len() as u8]);
         self.sha256.update(name);

@@ -57,7 +57,7 @@ pub struct RangeDigest {
 
 impl RangeDigest {
     pub fn add(&mut self, name: &[u8], scope: &Scope, rules: &[CanonicalRule]) {
-        let scope = canonical(scope, rules);
+        let scope = canonical(scope, |rule| rules[rule as usize].digest());
         if self.scope.replace(scope) != Some(scope) {
             self.bytes.push(0);
             self.bytes.extend(scope);
@@ -74,12 +74,12 @@ impl RangeDigest {
 
 /// 17 bytes for the name and 17 for the names below: 0 or 1 + the index of the match, and the digest
 /// of the rule.
-fn canonical(scope: &Scope, rules: &[CanonicalRule]) -> [u8; 34] {
+pub fn canonical<'a>(scope: &Scope, digest: impl Fn(u32) -> &'a [u8; 16]) -> [u8; 34] {
     let mut bytes = [0; 34];
     for (side, own) in [scope.at, scope.under].iter().zip(bytes.chunks_mut(17)) {
         if let Some((scope, rule)) = side {
             own[0] = 1 + *scope as u8;
-            own[1..].copy_from_slice(rules[*rule as usize].digest());
+            own[1..].copy_from_slice(digest(*rule));
         }
     }
     bytes

@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 use super::exceptions::Denial;
 use super::names::SEED;
 use super::{Action, Answer, Found, Match, PolicyZone, Rule, Structured};
-use crate::message::Transport;
+use crate::message::{QueryClient, Transport};
 use crate::name::{Name, Walk};
 use crate::nat64::Nat64;
-use crate::prefix::Prefix;
+use crate::prefix::{Prefix, Prefixes};
 
 /// The policy zones in configured order. Shadow zones are stored apart from the enforced ones, so
 /// that no lookup can enforce them.
@@ -24,23 +24,59 @@ pub struct Snapshot {
     serial: u32,
     digest: [u8; 32],
     nat64: Nat64,
+    depends_on_client: bool,
+}
+
+/// The zones that judge where a response leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judges {
+    /// How many zones from the first one on. A passthru exempts from its own zone and from later ones, never
+    /// from earlier ones.
+    pub first: usize,
+    /// Whether zones of records are among them. As in BIND, the first name of a chain that such a zone has
+    /// decides about all of it, so that its passthru exempts from earlier zones of records, too.
+    pub records: bool,
+}
+
+impl Judges {
+    pub const ALL: Judges = Judges { first: usize::MAX, records: true };
+
+    /// Those that are left after a passthru.
+    pub fn after(decision: &Decision<'_>) -> Judges {
+        Judges { first: decision.zone, records: !decision.is_of_records }
+    }
+
+    /// Those of both.
+    pub fn and(self, other: Judges) -> Judges {
+        Judges { first: self.first.min(other.first), records: self.records && other.records }
+    }
 }
 
 /// Which zones are evaluated for a name or an address in a response.
 #[derive(Clone, Copy)]
 pub struct Evaluation<'a> {
-    pub transport: Transport,
+    pub client: QueryClient,
     /// A shadow zone that is evaluated as if it were enforced.
     pub shadow: Option<&'a Shadow>,
-    /// How many zones from the first one on, including the shadow zone. A passthru exempts from
-    /// its own zone and from later ones, never from earlier ones.
-    pub first: usize,
+    /// Their number includes the shadow zone.
+    pub judges: Judges,
 }
 
-impl Evaluation<'_> {
+impl<'a> Evaluation<'a> {
+    /// Only the zones before this one.
+    pub fn before(self, zone: usize) -> Evaluation<'a> {
+        let judges = Judges { first: self.judges.first.min(zone), ..self.judges };
+        Evaluation { judges, ..self }
+    }
+
+    /// With the zones of records among them.
+    pub fn of_records(self) -> Evaluation<'a> {
+        Evaluation { judges: Judges { records: true, ..self.judges }, ..self }
+    }
+
     /// All enforced zones.
-    pub fn all(transport: Transport) -> Evaluation<'static> {
-        Evaluation { transport, shadow: None, first: usize::MAX }
+    pub fn all(client: QueryClient) -> Evaluation<'a> {
+        Evaluation { client, shadow: None, judges: Judges::ALL }
     }
 }
 
@@ -61,6 +97,8 @@ pub struct PlacedZone {
     pub judges_targets: bool,
     /// Whether the zone decides nothing, and its matches are counted.
     pub is_shadow: bool,
+    /// The clients for which alone the zone applies; `None`: for all.
+    pub clients: Option<Arc<Prefixes>>,
 }
 
 /// A policy zone whose matches are counted and never decide.
@@ -69,12 +107,13 @@ pub struct Shadow {
     /// How many enforced zones come before it.
     pub after: usize,
     judges_targets: bool,
+    clients: Option<Arc<Prefixes>>,
 }
 
 impl Shadow {
     /// A shadow zone after all enforced zones of any snapshot.
     pub fn after_all(zone: Arc<PolicyZone>) -> Shadow {
-        Shadow { zone, after: usize::MAX, judges_targets: true }
+        Shadow { zone, after: usize::MAX, judges_targets: true, clients: None }
     }
 }
 
@@ -100,31 +139,71 @@ pub struct Decision<'a> {
     pub answer: &'a Answer,
     pub reference: &'a str,
     pub structured: Option<&'a Structured>,
+    /// Whether the zone is one of records: it has the response codes of RPZ.
+    pub is_of_records: bool,
+    /// Whether the query passes because it came over TCP.
+    is_tcp_only: bool,
+    /// The prefix, if an address in a response has decided.
+    pub prefix: Option<Prefix>,
     /// The hash of the queried name; 0 for an address.
     hash: u64,
 }
 
 impl<'a> Decision<'a> {
-    /// Over TCP, a truncate entry does not match.
-    pub fn holds(&self, transport: Transport) -> bool {
-        self.answer.action != Action::Truncate || !transport.is_tcp()
+    /// Whether a name has decided, and not an address.
+    pub fn is_of_name(&self) -> bool {
+        self.hash != 0
     }
 
     pub fn is_passthru(&self) -> bool {
-        self.answer.action == Action::Passthru
+        self.is_tcp_only || self.answer.action == Action::Passthru
     }
 
-    /// `None` for an exemption. `hash`: that of the queried name.
-    pub fn new(zone: usize, found: Found<'a>, hash: u64) -> Option<Decision<'a>> {
-        let Found { skip, scope, rank, rule } = found;
-        match rule {
-            Rule::Exemption => None,
-            Rule::Answer { answer, reference, structured } => {
-                let structured = structured.as_deref();
-                Some(Decision { zone, skip, scope, rank, answer, reference, structured, hash })
+    /// Of several decisions about a response, the lowest one counts: that of the first zone. In a zone of
+    /// records, a name comes before an address, then the longest prefix, then the smallest address (sections
+    /// 5.2 to 5.7 of the draft).
+    pub fn precedence(&self) -> (usize, bool, u8, u128) {
+        match &self.prefix {
+            Some(prefix) if self.is_of_records => {
+                (self.zone, true, 128 - prefix.rpz_length(), prefix.rpz_address())
             }
+            _ => (self.zone, false, 0, 0),
         }
     }
+
+    /// `None` for an exemption, and over TCP for an answer profile that is TCP-Only: the next zone decides.
+    pub fn new(
+        (place, zone): (usize, &PolicyZone),
+        found: Found<'a>,
+        transport: Transport,
+        hash: u64,
+    ) -> Option<Decision<'a>> {
+        let Found { skip, scope, rank, rule } = found;
+        let Rule::Answer { answer, reference, structured } = rule else { return None };
+        let is_tcp_only = answer.action == Action::Truncate && transport.is_tcp();
+        if is_tcp_only && !answer.is_given {
+            return None;
+        }
+        let (structured, is_of_records) = (structured.as_deref(), zone.is_of_records());
+        let prefix = None;
+        Some(Decision {
+            zone: place,
+            skip,
+            scope,
+            rank,
+            answer,
+            reference,
+            structured,
+            is_of_records,
+            is_tcp_only,
+            prefix,
+            hash,
+        })
+    }
+}
+
+fn applies_to(clients: &Option<Arc<Prefixes>>, client: IpAddr) -> bool {
+    clients.as_ref().is_none_or(|clients| clients.contains(client))
 }
 
 impl Snapshot {
@@ -138,25 +217,31 @@ impl Snapshot {
         for zone in configured {
             match zone.is_shadow {
                 true => {
-                    let PlacedZone { zone, judges_targets, .. } = zone;
-                    shadows.push(Shadow { zone, after: zones.len(), judges_targets });
+                    let PlacedZone { zone, judges_targets, clients, .. } = zone;
+                    shadows.push(Shadow { zone, after: zones.len(), judges_targets, clients });
                 }
                 false => zones.push(zone),
             }
         }
         prepare_denials(&zones);
-        Snapshot { zones, shadows, serial, digest, nat64 }
+        let is_of_clients =
+            |placed: &PlacedZone| placed.clients.is_some() || placed.zone.has_client_triggers();
+        let depends_on_client = zones.iter().any(is_of_clients);
+        Snapshot { zones, shadows, serial, digest, nat64, depends_on_client }
     }
 
-    /// SHA-256 over the name, digest and flags (targets, shadow) of each zone in order, and over
+    /// SHA-256 over the name, digest, flags (targets, shadow) and clients of each zone in order, and over
     /// the NAT64 prefixes.
     pub fn digest_of(configured: &[PlacedZone], nat64: &Nat64) -> [u8; 32] {
         let mut hasher = Sha256::new();
-        for PlacedZone { zone, judges_targets, is_shadow, .. } in configured {
+        for PlacedZone { zone, judges_targets, is_shadow, clients, .. } in configured {
             hasher.update([u8::from(*judges_targets) | u8::from(*is_shadow) << 1]);
             hasher.update([zone.name.len() as u8]);
             hasher.update(zone.name.as_bytes());
             hasher.update(zone.digest);
+            for prefix in clients.iter().flat_map(|clients| clients.iter()) {
+                hasher.update(format!("client {prefix}\n"));
+            }
         }
         for prefix in nat64.configured() {
             hasher.update(format!("nat64 {prefix}\n"));
@@ -165,14 +250,21 @@ impl Snapshot {
     }
 
     /// The decision about a name: that of the first zone that matches.
-    pub fn find(&self, name: &Name, transport: Transport) -> Option<Decision<'_>> {
-        self.decide(name, &Walk::new(name, SEED), transport)
+    pub fn find(&self, name: &Name, client: QueryClient) -> Option<Decision<'_>> {
+        self.decide(name, &Walk::new(name, SEED), client)
     }
 
     /// The same, for a name whose hashes are known.
-    pub fn decide(&self, name: &Name, walk: &Walk, transport: Transport) -> Option<Decision<'_>> {
+    pub fn decide(&self, name: &Name, walk: &Walk, client: QueryClient) -> Option<Decision<'_>> {
         let mut zones = self.zones.iter().enumerate();
-        zones.find_map(|(place, PlacedZone { zone, .. })| zone.decide(place, name, walk, transport))
+        zones.find_map(|(place, PlacedZone { zone, clients, .. })| {
+            applies_to(clients, client.address).then(|| zone.decide(place, name, walk, client)).flatten()
+        })
+    }
+
+    /// Whether decisions depend on the client: what one may see, another may not.
+    pub fn depends_on_client(&self) -> bool {
+        self.depends_on_client
     }
 
     /// See `PolicyZone::warm`.
@@ -191,9 +283,10 @@ impl Snapshot {
     /// evaluated shadow zone.
     pub fn find_target<'a>(&'a self, target: &Name, evaluation: Evaluation<'a>) -> Option<Decision<'a>> {
         let walk = Walk::new(target, SEED);
-        let decide = |place, zone: &'a PolicyZone| zone.decide(place, target, &walk, evaluation.transport);
+        let transport = evaluation.client.transport;
+        let decide = |place, zone: &'a PolicyZone| zone.decide_name(place, target, &walk, transport);
         let mut judging = self.evaluated(evaluation).enumerate().filter(|(_, (_, judges))| *judges);
-        let decision = judging.find_map(|(place, (zone, _))| decide(place, zone))?;
+        let decision = judging.find_map(|(place, (zone, _))| decide(place, zone?))?;
         Some(Decision { skip: 0, scope: Match::Exact, ..decision })
     }
 
@@ -203,21 +296,34 @@ impl Snapshot {
     pub fn find_address<'a>(&'a self, address: IpAddr, evaluation: Evaluation<'a>) -> Option<Decision<'a>> {
         let mut zones = self.evaluated(evaluation).enumerate();
         let addresses = self.nat64.with_embedded(address);
-        let holds = |zone: &PolicyZone| addresses.clone().any(|address| zone.addresses.contains(address));
         zones.find_map(|(place, (zone, _))| {
-            let rule = zone.rules.all().first().filter(|_| holds(zone))?;
-            let decision = Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule }, 0)?;
-            decision.holds(evaluation.transport).then_some(decision)
+            let zone = zone?;
+            let found = addresses.clone().filter_map(|address| zone.find_address(address));
+            let (prefix, found) = found.max_by_key(|(prefix, _)| prefix.rpz_length())?;
+            let decision = Decision::new((place, zone), found, evaluation.client.transport, 0)?;
+            Some(Decision { prefix: Some(prefix), ..decision })
         })
     }
 
-    /// The evaluated zones in order, and whether they apply to targets.
-    fn evaluated<'a>(&'a self, evaluation: Evaluation<'a>) -> impl Iterator<Item = (&'a PolicyZone, bool)> {
-        let enforced = |placed: &'a PlacedZone| (&*placed.zone, placed.judges_targets);
+    /// The evaluated zones in order, and whether they apply to targets. `None`: not for this client.
+    fn evaluated<'a>(
+        &'a self,
+        evaluation: Evaluation<'a>,
+    ) -> impl Iterator<Item = (Option<&'a PolicyZone>, bool)> {
+        let Judges { first, records } = evaluation.judges;
+        let client = evaluation.client.address;
+        let applies = move |zone: &PolicyZone, clients: &Option<Arc<Prefixes>>| {
+            (records || !zone.is_of_records()) && applies_to(clients, client)
+        };
+        let enforced = move |placed: &'a PlacedZone| {
+            (applies(&placed.zone, &placed.clients).then_some(&*placed.zone), placed.judges_targets)
+        };
         let place = evaluation.shadow.map_or(self.zones.len(), |shadow| self.place_of(shadow));
         let (before, after) = self.zones.split_at(place);
-        let shadow = evaluation.shadow.map(|shadow| (&*shadow.zone, shadow.judges_targets));
-        before.iter().map(enforced).chain(shadow).chain(after.iter().map(enforced)).take(evaluation.first)
+        let shadow = evaluation.shadow.map(|shadow| {
+            (applies(&shadow.zone, &shadow.clients).then_some(&*shadow.zone), shadow.judges_targets)
+        });
+        before.iter().map(enforced).chain(shadow).chain(after.iter().map(enforced)).take(first)
     }
 
     /// How many enforced zones of this snapshot come before a shadow zone.
@@ -232,14 +338,16 @@ impl Snapshot {
         shadow: &Shadow,
         name: &Name,
         walk: &Walk,
-        transport: Transport,
+        client: QueryClient,
     ) -> Option<ShadowMatch> {
-        let decision = shadow.zone.decide(0, name, walk, transport)?;
+        let decision = shadow.decide(name, walk, client)?;
         if decision.is_passthru() {
             return None;
         }
         let before = &self.zones[..self.place_of(shadow)];
-        let is_decided = before.iter().any(|placed| placed.zone.decide(0, name, walk, transport).is_some());
+        let is_decided = before.iter().any(|placed| {
+            applies_to(&placed.clients, client.address) && placed.zone.decide(0, name, walk, client).is_some()
+        });
         Some(ShadowMatch { action: decision.answer.action, rank: decision.rank, is_decided })
     }
 
@@ -275,9 +383,21 @@ impl Snapshot {
             .collect()
     }
 
+    /// Every trigger for this address of a client, as `covering`; none of zones for other clients.
+    pub fn covering_client(&self, client: IpAddr) -> Vec<(Option<usize>, &PolicyZone, Prefix, &Rule)> {
+        let found = self.configured().filter_map(|(place, zone)| {
+            let (prefix, found) = zone.find_client(client)?;
+            Some((place, zone, prefix, found.rule))
+        });
+        found.collect()
+    }
+
     /// Whether the answer for a blocked name may be NXDOMAIN: only if all names below are denied as
-    /// well (RFC 8020 section 2).
+    /// well (RFC 8020 section 2). The records of a policy zone say it themselves.
     pub fn denies_all_below(&self, name: &Name, decision: &Decision<'_>) -> bool {
+        if decision.is_of_records {
+            return decision.answer.action == Action::Nxdomain;
+        }
         let denies = decision.answer.action == Action::Nxdomain && decision.scope != Match::Exact;
         denies && !self.has_exception_below(name, decision)
     }
@@ -321,17 +441,37 @@ fn prepare_denials(zones: &[PlacedZone]) {
     }
 }
 
+impl Shadow {
+    /// The decision of the zone about a query, if it were enforced.
+    pub fn decide(&self, name: &Name, walk: &Walk, client: QueryClient) -> Option<Decision<'_>> {
+        applies_to(&self.clients, client.address).then(|| self.zone.decide(0, name, walk, client)).flatten()
+    }
+}
+
 impl PolicyZone {
-    /// The decision of this zone about a name.
+    /// The decision of this zone about a query. The address of the client comes before the name (section
+    /// 5.4 of the draft).
     pub fn decide(
+        &self,
+        place: usize,
+        name: &Name,
+        walk: &Walk,
+        client: QueryClient,
+    ) -> Option<Decision<'_>> {
+        let by_client = self.find_client(client.address).map(|(_, found)| found);
+        let by_client = by_client.and_then(|found| Decision::new((place, self), found, client.transport, 0));
+        by_client.or_else(|| self.decide_name(place, name, walk, client.transport))
+    }
+
+    /// The same by the name only.
+    fn decide_name(
         &self,
         place: usize,
         name: &Name,
         walk: &Walk,
         transport: Transport,
     ) -> Option<Decision<'_>> {
-        let decision = Decision::new(place, self.find(name, walk)?, walk.hash(0))?;
-        decision.holds(transport).then_some(decision)
+        Decision::new((place, self), self.find(name, walk)?, transport, walk.hash(0))
     }
 
     fn prepare(&self, denial: Denial) {

@@ -1,13 +1,18 @@
 //! Sorts the entries of one partition, merges those for the same name, and counts their lines.
+//!
+//! In a list, one of several entries for a name takes precedence. In a policy zone, the records of a name
+//! are one answer.
 
 use std::collections::{BinaryHeap, HashMap};
 
+use super::difference::ScopeFacts;
+use super::given::GivenTable;
 use super::partitions::Item;
 use super::segment::Record;
 use super::{Match, Scope};
 
-/// Maximum number of reported duplicate lines.
-const MAX_REPEATS: usize = 100;
+/// Maximum number of reported lines of a kind.
+const MAX_DESCRIBED: usize = 100;
 
 /// The entries of one range of hashes, each name once.
 pub struct Sorted {
@@ -44,16 +49,43 @@ impl Sorted {
     }
 }
 
+/// The treatment of several entries for one name.
+pub enum Merging<'a> {
+    /// The one with precedence. A flag for each rule: whether it is an exemption.
+    Precedence(&'a [bool]),
+    /// The answer of all their records.
+    Records(GivenTable),
+}
+
+impl Merging<'_> {
+    /// The answers of a policy zone; none of a list.
+    pub fn into_given(self) -> GivenTable {
+        match self {
+            Merging::Precedence(_) => GivenTable::default(),
+            Merging::Records(given) => given,
+        }
+    }
+}
+
 pub struct Sorter<'a> {
-    is_exemption: &'a [bool],
+    pub merging: Merging<'a>,
     pub scopes: Vec<Scope>,
     places: HashMap<Scope, u32>,
     pub lines: Lines,
 }
 
 impl<'a> Sorter<'a> {
-    pub fn new(is_exemption: &'a [bool]) -> Sorter<'a> {
-        Sorter { is_exemption, scopes: Vec::new(), places: HashMap::new(), lines: Lines::default() }
+    pub fn new(merging: Merging<'a>) -> Sorter<'a> {
+        Sorter { merging, scopes: Vec::new(), places: HashMap::new(), lines: Lines::default() }
+    }
+
+    /// The scopes from this one on, with what a comparison and the digest need to know of them.
+    pub fn facts_since(&self, place: usize) -> Vec<ScopeFacts> {
+        let facts = |scope: &Scope| match &self.merging {
+            Merging::Precedence(_) => ScopeFacts::of_list(*scope),
+            Merging::Records(given) => ScopeFacts::of_zone(*scope, given),
+        };
+        self.scopes[place..].iter().map(facts).collect()
     }
 
     pub fn sort(&mut self, bytes: Vec<u8>) -> Sorted {
@@ -88,8 +120,21 @@ impl<'a> Sorter<'a> {
         let mut scope = Scope::default();
         let mut first = None;
         for item in items {
-            let merged = scope.with(item.scope, item.rule, self.is_exemption);
             let first = *first.get_or_insert(item.line);
+            let merged = match &mut self.merging {
+                Merging::Precedence(is_exemption) => scope.with(item.scope, item.rule, is_exemption),
+                Merging::Records(given) => match scope.with_record(item.scope, item.rule, given) {
+                    Some(merged) => merged,
+                    None => {
+                        self.lines.conflicts.note(item.line, first);
+                        if given.all()[item.rule as usize].is_passthru() {
+                            // Nothing is enforced beyond what was ordered.
+                            scope.set(item.scope, item.rule);
+                        }
+                        continue;
+                    }
+                },
+            };
             self.lines.note(&item, merged != scope, first);
             scope = merged;
         }
@@ -125,6 +170,23 @@ impl Scope {
         }
     }
 
+    /// Adds a record of a policy zone; `None` if the name cannot have it beside the others.
+    fn with_record(self, scope: Match, rule: u32, given: &mut GivenTable) -> Option<Scope> {
+        let held = if scope == Match::Below { self.under } else { self.at };
+        let rule = match held {
+            Some((_, held)) => given.combine(held, rule)?,
+            None => rule,
+        };
+        let mut merged = self;
+        merged.set(scope, rule);
+        Some(merged)
+    }
+
+    fn set(&mut self, scope: Match, rule: u32) {
+        let side = if scope == Match::Below { &mut self.under } else { &mut self.at };
+        *side = Some((scope, rule));
+    }
+
     /// Entries that make this scope if they are added in turn.
     pub fn entries(self) -> impl Iterator<Item = (Match, u32)> {
         let below = self.under.filter(|(scope, _)| *scope == Match::Below);
@@ -149,10 +211,33 @@ impl Scope {
 pub struct Lines {
     accepted: u64,
     repaired: u64,
-    duplicate: u64,
-    /// Duplicate lines with the lowest numbers. The highest of them is on top.
-    pub repeats: BinaryHeap<(u32, u32)>,
+    /// Duplicate lines, with the lines that they repeat.
+    pub repeats: FirstLines,
+    /// Records that their owner cannot have beside that of another line.
+    pub conflicts: FirstLines,
     shared: SharedLines,
+}
+
+/// The lines with the lowest numbers, each with another line, and the number of all.
+#[derive(Default)]
+pub struct FirstLines {
+    /// The highest of them is on top.
+    lowest: BinaryHeap<(u32, u32)>,
+    pub count: u64,
+}
+
+impl FirstLines {
+    fn note(&mut self, line: u32, other: u32) {
+        self.count += 1;
+        self.lowest.push((line, other));
+        if self.lowest.len() > MAX_DESCRIBED {
+            self.lowest.pop();
+        }
+    }
+
+    pub fn into_sorted(self) -> Vec<(u32, u32)> {
+        self.lowest.into_sorted_vec()
+    }
 }
 
 /// Lines with several names. Such a line is a duplicate if none of its names is new.
@@ -195,18 +280,12 @@ impl Lines {
         match (is_new, item.is_repaired) {
             (true, false) => self.accepted += 1,
             (true, true) => self.repaired += 1,
-            (false, _) => {
-                self.duplicate += 1;
-                self.repeats.push((item.line, first));
-                if self.repeats.len() > MAX_REPEATS {
-                    self.repeats.pop();
-                }
-            }
+            (false, _) => self.repeats.note(item.line, first),
         }
     }
 
     pub fn counted(&self) -> (u64, u64, u64) {
-        let mut counted = (self.accepted, self.repaired, self.duplicate);
+        let mut counted = (self.accepted, self.repaired, self.repeats.count);
         for (place, seen) in self.shared.seen.0.iter().enumerate() {
             let (new, repaired) = (self.shared.new.word(place), self.shared.repaired.word(place));
             counted.0 += u64::from((new & !repaired).count_ones());

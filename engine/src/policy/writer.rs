@@ -2,6 +2,7 @@
 //! queries, compares the list with the previous one, and writes it. It runs on its own thread, one
 //! segment behind the compiler.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -11,13 +12,15 @@ use std::sync::mpsc::Receiver;
 
 use sha2::{Digest, Sha256};
 
-use super::difference::{Comparison, Difference};
+use super::CanonicalRule;
+use super::between::between;
+use super::difference::{Comparison, Difference, ScopeFacts};
 use super::names::{EntriesDigest, Footer, Names, SEED, Unusable};
 use super::ranges::{Ranges, RangesMaker};
 use super::segment::{Hit, LocalHash, Segment, SegmentHeader};
 use super::sorter::Sorted;
 use super::symbols::Symbols;
-use super::{CanonicalRule, Scope};
+use super::zone_data::ZoneData;
 use crate::name::{Name, Text, Walk};
 
 /// Every Nth name of a long list also verifies that three unlisted names are not found.
@@ -68,7 +71,8 @@ pub struct Batch {
     pub sorted: Sorted,
     pub header: SegmentHeader,
     pub segment: Vec<u8>,
-    pub scopes: Vec<Scope>,
+    /// The scopes after those of the batches before.
+    pub scopes: Vec<ScopeFacts>,
 }
 
 pub struct Writer<'a> {
@@ -81,6 +85,7 @@ pub struct Writer<'a> {
     written: u64,
     entries: usize,
     pub headers: Vec<SegmentHeader>,
+    scopes: Vec<ScopeFacts>,
     comparison: Option<Comparison>,
     /// Unlisted names with their hashes, to be looked up in the end.
     unlisted: Vec<(u64, Vec<u8>)>,
@@ -113,6 +118,7 @@ impl<'a> Writer<'a> {
             written: 0,
             entries: 0,
             headers: Vec::new(),
+            scopes: Vec::new(),
             comparison: before.map(Comparison::with),
             unlisted: Vec::new(),
         })
@@ -120,6 +126,7 @@ impl<'a> Writer<'a> {
 
     pub fn run(mut self, receive: Receiver<Batch>) -> Result<Writer<'a>, CompileError> {
         for mut batch in receive {
+            self.scopes.append(&mut batch.scopes);
             self.verify(&batch)?;
             batch.header.offset = self.written;
             self.headers.push(batch.header);
@@ -140,13 +147,13 @@ impl<'a> Writer<'a> {
             if found.flatten() != Some(Hit { scope: record.scope, rank: rank as u32 }) {
                 return Err(CompileError::NotVerified);
             }
-            let scope = &batch.scopes[record.scope as usize];
+            let facts = &self.scopes[record.scope as usize];
             match &mut self.ranges {
-                Some(ranges) => ranges.add(record.hash, record.text, scope),
-                None => self.digest.add(record.text, *scope),
+                Some(ranges) => ranges.add(record.hash, record.text, &facts.scope),
+                None => self.digest.add(record.text, facts.scope, &facts.bytes()),
             }
             if let Some(comparison) = &mut self.comparison {
-                comparison.take(record.hash, &text, scope);
+                comparison.take(record.hash, &text, facts);
             }
             self.entries += 1;
             if self.entries > ALL_ASKED && !self.entries.is_multiple_of(ASKED) {
@@ -178,9 +185,17 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Appends the footer. A file gets its name only when it is complete.
-    pub fn finish(mut self, mut footer: Footer) -> Result<(Names, Option<Difference>, Ranges), CompileError> {
+    /// Appends the footer, of a policy zone with its data. A file gets its name only when it is complete.
+    pub fn finish(
+        mut self,
+        mut footer: Footer,
+        zone: Option<ZoneData>,
+    ) -> Result<(Names, Option<Difference>, Ranges), CompileError> {
         footer.digest = std::mem::take(&mut self.digest).finish();
+        if let Some(zone) = zone {
+            let between = self.between(footer.clone())?;
+            footer.zone = Some(Arc::new(ZoneData { between, ..zone }));
+        }
         self.write(&footer.to_bytes())?;
         let sha256: [u8; 32] = std::mem::take(&mut self.sha256).finalize().into();
         let names = match self.sink {
@@ -203,6 +218,24 @@ impl<'a> Writer<'a> {
     }
 }
 
+impl Writer<'_> {
+    /// The empty non-terminals of the zone whose segments are written.
+    fn between(&mut self, footer: Footer) -> Result<BTreeSet<String>, CompileError> {
+        match &mut self.sink {
+            Sink::Memory(memory) => {
+                let names = Names::unfinished(std::mem::take(memory), footer);
+                let found = between(&names);
+                *memory = names.into_bytes();
+                Ok(found)
+            }
+            Sink::File(file, _) => {
+                file.flush()?;
+                Ok(between(&Names::unfinished_file(file.path(), footer)?))
+            }
+        }
+    }
+}
+
 /// The file name of a compiled list.
 pub fn file_name(sha256: &[u8; 32]) -> String {
     let digits: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -217,8 +250,9 @@ fn temporary_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
 /// Names that no list contains but a client may query: the listed name with another byte at its
 /// beginning, in its middle or at its end.
 fn unlisted(listed: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    let places = [0, listed.len() / 2, listed.len() - 1].into_iter();
-    places.filter(|&place| listed[place] != b'.').map(|place| {
+    let places = [0, listed.len() / 2, listed.len().saturating_sub(1)].into_iter();
+    // The root has no characters.
+    places.filter(|&place| listed.get(place).is_some_and(|&byte| byte != b'.')).map(|place| {
         let mut other = listed.to_vec();
         other[place] = b'!';
         other

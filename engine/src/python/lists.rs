@@ -10,13 +10,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::{digest_text, hex, name, refused};
+use crate::list::zone::{self, CompiledZone, Verdict};
 use crate::list::{
     self, Exceptions, Failure, Finding, Format, ListFile, NameGuard, Repairs, Report, Settings,
 };
 use crate::name::{Name, Walk};
 use crate::policy::Match;
 use crate::policy::compiler::{CompileError, Compiled, Destination};
-use crate::policy::difference::Difference;
+use crate::policy::difference::{Difference, ScopeFacts};
 use crate::policy::names::{self, SEED, Unusable};
 use crate::sys;
 
@@ -54,7 +55,11 @@ impl Names {
     fn scope(&self, text: &str) -> PyResult<Option<String>> {
         let name = name(text)?;
         let walk = Walk::new(&name, SEED);
-        Ok(self.0.find(walk.hash(0), walk.text(), 0).map(|(scope, _)| scope.word()))
+        let found = self.0.find(walk.hash(0), walk.text(), 0);
+        Ok(found.map(|(scope, _)| match self.0.zone() {
+            Some(zone) => ScopeFacts::of_zone(*scope, &zone.given).word(),
+            None => scope.word(),
+        }))
     }
 
     #[getter]
@@ -70,9 +75,12 @@ impl Names {
         py.detach(|| self.0.populate());
     }
 
-    /// Names with exceptions only are not counted.
+    /// Names with exceptions only are not counted. In a policy zone, all triggers are.
     #[getter]
     fn entries(&self) -> usize {
+        if self.0.zone().is_some() {
+            return self.0.entries();
+        }
         self.0.listed(|rule| list::RULES_ARE_EXCEPTIONS.get(rule as usize) == Some(&true))
     }
 
@@ -165,6 +173,9 @@ pub struct CompiledList {
     left_out_lines: Vec<FindingTuple>,
     not_applicable_lines: Vec<FindingTuple>,
     lost_exception_lines: Vec<FindingTuple>,
+    /// Of a policy zone: the serial of its SOA record, and the verdict on its ZONEMD record.
+    serial: Option<u32>,
+    zonemd: &'static str,
 }
 
 impl CompiledList {
@@ -200,6 +211,8 @@ impl CompiledList {
             left_out_lines: tuples(report.left_out_lines),
             not_applicable_lines: tuples(report.not_applicable_lines),
             lost_exception_lines: tuples(report.lost_exception_lines),
+            serial: None,
+            zonemd: Verdict::Absent.name(),
         })
     }
 }
@@ -241,13 +254,7 @@ pub fn compile_list(
     let (format_later, repairs, max_bytes) = (Format::Plain, allowed, max_bytes);
     let settings =
         Settings { format: format_later, scope, column, separator, repairs, exceptions, max_bytes };
-    let names = |texts: Vec<String>| texts.iter().map(|text| name(text)).collect::<PyResult<Vec<Name>>>();
-    let guard = NameGuard::new(
-        &names(suffixes)?,
-        &names(suffix_parents)?,
-        &names(suffix_exceptions)?,
-        &names(protected)?,
-    );
+    let guard = guard_of(&suffixes, &suffix_parents, &suffix_exceptions, &protected)?;
     let before = before.map(|names| Arc::clone(&names.0));
     let compile = || {
         let into = folder.as_deref().map_or(Destination::Memory, Destination::Folder);
@@ -255,11 +262,65 @@ pub fn compile_list(
         sys::trim_heap();
         compiled
     };
-    let (compiled, report) = py.detach(compile).map_err(|failure| match failure {
+    let (compiled, report) = py.detach(compile).map_err(failed)?;
+    CompiledList::new(py, compiled, report)
+}
+
+fn failed(failure: Failure) -> PyErr {
+    match failure {
         Failure::NotCompiled(error) => not_compiled(error),
         Failure::Unreadable(unreadable) => {
             ListUnreadable::new_err((unreadable.label, unreadable.code, unreadable.reason))
         }
-    })?;
-    CompiledList::new(py, compiled, report)
+    }
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
+#[pyo3(signature = (files, *, name, takes_wide, max_bytes, suffixes, suffix_parents, suffix_exceptions,
+    protected, folder, before, progress))]
+pub fn compile_zone(
+    py: Python<'_>,
+    files: Vec<(String, PathBuf)>,
+    name: &str,
+    takes_wide: bool,
+    max_bytes: u64,
+    suffixes: Vec<String>,
+    suffix_parents: Vec<String>,
+    suffix_exceptions: Vec<String>,
+    protected: Vec<String>,
+    folder: Option<PathBuf>,
+    before: Option<&Names>,
+    progress: &Progress,
+) -> PyResult<CompiledList> {
+    let files: Vec<ListFile> = files.into_iter().map(|(label, path)| ListFile { label, path }).collect();
+    let guard = guard_of(&suffixes, &suffix_parents, &suffix_exceptions, &protected)?;
+    let settings = zone::Settings { name, guard: &guard, takes_wide, max_bytes };
+    let before = before.map(|names| Arc::clone(&names.0));
+    let compile = || {
+        let into = folder.as_deref().map_or(Destination::Memory, Destination::Folder);
+        let compiled = zone::compile(&files, &settings, into, before, &progress.0);
+        sys::trim_heap();
+        compiled
+    };
+    let CompiledZone { compiled, report, soa, zonemd } = py.detach(compile).map_err(failed)?;
+    let list = CompiledList::new(py, compiled, report)?;
+    Ok(CompiledList { serial: soa.map(|soa| soa.serial), zonemd: zonemd.name(), apexless: 0, ..list })
+}
+
+#[pyfunction]
+pub fn zone_files(py: Python<'_>, path: PathBuf, max_bytes: u64) -> PyResult<Vec<String>> {
+    let file = ListFile { label: path.to_string_lossy().into_owned(), path };
+    let files = py.detach(|| zone::find_files(file, max_bytes)).map_err(failed)?;
+    Ok(files.into_iter().map(|file| file.label).collect())
+}
+
+fn guard_of(
+    suffixes: &[String],
+    parents: &[String],
+    exceptions: &[String],
+    protected: &[String],
+) -> PyResult<NameGuard> {
+    let names = |texts: &[String]| texts.iter().map(|text| name(text)).collect::<PyResult<Vec<Name>>>();
+    Ok(NameGuard::new(&names(suffixes)?, &names(parents)?, &names(exceptions)?, &names(protected)?))
 }

@@ -13,11 +13,12 @@ use pyo3::prelude::*;
 use super::{ListRefused, digest_text, lists, name, refused};
 use crate::export;
 use crate::list;
-use crate::message::Transport;
+use crate::message::{QueryClient, Transport};
 use crate::name::Name;
 use crate::nat64::Nat64;
+use crate::policy::records::Answers;
 use crate::policy::{self, Action, Evaluation, Structured, Target};
-use crate::prefix::Prefix;
+use crate::prefix::{Prefix, Prefixes};
 use crate::sys;
 
 /// Bytes of an export that are written at once.
@@ -51,7 +52,8 @@ impl Answer {
                 IpAddr::V6(address) => ipv6.push(address),
             }
         }
-        Ok(Answer(Arc::new(policy::Answer { action, ttl, extended_error, ipv4, ipv6, target })))
+        let answer = policy::Answer::without_data(action, ttl, extended_error);
+        Ok(Answer(Arc::new(policy::Answer { ipv4, ipv6, target, ..answer })))
     }
 }
 
@@ -62,6 +64,12 @@ fn target_of(text: &str) -> PyResult<Target> {
     }
 }
 
+fn boxed(structured: Option<(String, String)>) -> Option<Box<Structured>> {
+    structured.map(|(whole, brief)| {
+        Box::new(Structured { whole: whole.into_boxed_str(), brief: brief.into_boxed_str() })
+    })
+}
+
 #[pyclass(frozen, module = "dnsblock._engine")]
 pub struct Rule(policy::CanonicalRule);
 
@@ -70,9 +78,7 @@ impl Rule {
     #[new]
     #[pyo3(signature = (answer, reference="", structured=None))]
     fn new(answer: Option<&Answer>, reference: &str, structured: Option<(String, String)>) -> Rule {
-        let structured = structured.map(|(whole, brief)| {
-            Box::new(Structured { whole: whole.into_boxed_str(), brief: brief.into_boxed_str() })
-        });
+        let structured = boxed(structured);
         let rule = match answer {
             Some(answer) => {
                 let answer = Arc::clone(&answer.0);
@@ -97,6 +103,28 @@ impl PolicyZone {
         let rules = vec![policy::Rule::clone(&rule.0), policy::Rule::Exemption, policy::Rule::passthru()];
         let zone = policy::PolicyZone::new(name, Arc::clone(&names.0), rules, &list::RULES_ARE_EXCEPTIONS);
         let zone = zone.ok_or_else(|| PyValueError::new_err("these names need other rules"))?;
+        Ok(PolicyZone(Arc::new(zone)))
+    }
+
+    /// A zone with the answers of its records; with a rule, that is the answer of all of them.
+    #[staticmethod]
+    #[pyo3(signature = (name, names, *, rule=None, max_ttl=0, extended_error=None, structured=None))]
+    fn from_records(
+        py: Python<'_>,
+        name: &str,
+        names: &lists::Names,
+        rule: Option<&Rule>,
+        max_ttl: u32,
+        extended_error: Option<u16>,
+        structured: Option<(String, String)>,
+    ) -> PyResult<PolicyZone> {
+        let answers = match rule {
+            Some(rule) => Answers::Override(policy::Rule::clone(&rule.0)),
+            None => Answers::Given { max_ttl, extended_error, structured: boxed(structured) },
+        };
+        let names = Arc::clone(&names.0);
+        let zone = py.detach(|| policy::PolicyZone::of_records(name, names, &answers));
+        let zone = zone.ok_or_else(|| PyValueError::new_err("not the names of a policy zone"))?;
         Ok(PolicyZone(Arc::new(zone)))
     }
 
@@ -208,19 +236,23 @@ pub struct PlacedZone {
     next_change_at: Option<u64>,
     judges_targets: bool,
     is_shadow: bool,
+    clients: Option<Arc<Prefixes>>,
 }
 
 #[pymethods]
 impl PlacedZone {
     #[new]
-    #[pyo3(signature = (zone, *, next_change_at, judges_targets, is_shadow))]
+    #[pyo3(signature = (zone, *, next_change_at, judges_targets, is_shadow, clients=None))]
     fn new(
         zone: Py<PolicyZone>,
         next_change_at: Option<u64>,
         judges_targets: bool,
         is_shadow: bool,
+        clients: Option<Vec<(IpAddr, u8)>>,
     ) -> PlacedZone {
-        PlacedZone { zone, next_change_at, judges_targets, is_shadow }
+        let prefix = |(address, length)| Prefix { address, length };
+        let clients = clients.map(|clients| Arc::new(Prefixes::new(clients.into_iter().map(prefix))));
+        PlacedZone { zone, next_change_at, judges_targets, is_shadow, clients }
     }
 }
 
@@ -230,6 +262,7 @@ fn placed(zones: &[PyRef<'_, PlacedZone>]) -> Vec<policy::PlacedZone> {
         next_change_at: placed.next_change_at,
         judges_targets: placed.judges_targets,
         is_shadow: placed.is_shadow,
+        clients: placed.clients.clone(),
     };
     zones.iter().map(place).collect()
 }
@@ -263,10 +296,15 @@ impl Snapshot {
         Ok(digest_text(&policy::Snapshot::digest_of(&placed(&zones), &nat64_prefixes(nat64)?)))
     }
 
-    fn covering(&self, target: NameOrAddress) -> PyResult<Vec<Covering>> {
+    #[pyo3(signature = (target, client=None))]
+    fn covering(&self, target: NameOrAddress, client: Option<IpAddr>) -> PyResult<Vec<Covering>> {
+        let clients = Transport::ALL.map(|transport| match client {
+            Some(address) => QueryClient { transport, address },
+            None => QueryClient::anybody(transport),
+        });
         match target {
-            NameOrAddress::Name(text) => Ok(self.covering_name(&name(&text)?)),
-            NameOrAddress::Address(address) => Ok(self.covering_address(address)),
+            NameOrAddress::Name(text) => Ok(self.covering_name(&name(&text)?, clients)),
+            NameOrAddress::Address(address) => Ok(self.covering_address(address, clients)),
         }
     }
 
@@ -309,22 +347,28 @@ enum NameOrAddress {
 }
 
 impl Snapshot {
-    fn covering_name(&self, name: &Name) -> Vec<Covering> {
-        let [over_udp, over_tcp] = Transport::ALL.map(|transport| {
-            self.0.find(name, transport).map(|decision| (Some(decision.zone), decision.skip))
+    fn covering_name(&self, name: &Name, clients: [QueryClient; 2]) -> Vec<Covering> {
+        // The zone and the entry that decide; `None` as entry: the address of the client.
+        let [over_udp, over_tcp] = clients.map(|client| {
+            let decision = self.0.find(name, client);
+            decision.map(|decision| (Some(decision.zone), decision.is_of_name().then_some(decision.skip)))
         });
-        let covering = self.0.covering(name).into_iter().map(|(place, zone, found)| {
+        let decides = |here| [over_udp == Some(here), over_tcp == Some(here)];
+        let by_client =
+            self.0.covering_client(clients[0].address).into_iter().map(|(place, zone, prefix, rule)| {
+                Covering::new(place, zone, (prefix.to_string(), "prefix"), rule, decides((place, None)))
+            });
+        let by_name = self.0.covering(name).into_iter().map(|(place, zone, found)| {
             let owner = Name::parse(name.suffix(found.skip), 0).expect("a suffix of a name is a name").0;
-            let here = Some((place, found.skip));
-            let decides = [over_udp == here, over_tcp == here];
-            Covering::new(place, zone, (owner.to_string(), found.scope.name()), found.rule, decides)
+            let entry = (owner.to_string(), found.scope.name());
+            Covering::new(place, zone, entry, found.rule, decides((place, Some(found.skip))))
         });
-        covering.collect()
+        by_client.chain(by_name).collect()
     }
 
-    fn covering_address(&self, address: IpAddr) -> Vec<Covering> {
-        let [over_udp, over_tcp] = Transport::ALL.map(|transport| {
-            let decision = self.0.find_address(address, Evaluation::all(transport));
+    fn covering_address(&self, address: IpAddr, clients: [QueryClient; 2]) -> Vec<Covering> {
+        let [over_udp, over_tcp] = clients.map(|client| {
+            let decision = self.0.find_address(address, Evaluation::all(client));
             decision.map(|decision| decision.zone)
         });
         let mut last = None;

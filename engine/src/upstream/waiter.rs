@@ -6,6 +6,8 @@ use super::shares::Share;
 use crate::cache::{Age, CachedResponse, Key};
 use crate::message::{Query, Transport};
 use crate::name::Name;
+use crate::policy::Judges;
+use crate::response::{Parser, Response};
 use crate::sys::{Local, Peer};
 
 #[derive(Clone)]
@@ -17,7 +19,7 @@ pub struct Waiter {
     /// The upstream's response to the queried name, if `follow` replaces a blocked target in it.
     pub chain_start: Option<Box<ChainStart>>,
     /// The generation of rules and snapshot that let the name pass, and the zone whose passthru did.
-    pub passed: Option<(u64, Option<usize>)>,
+    pub passed: Option<(u64, Option<Judges>)>,
     /// Set while shares are counted (`shares`).
     pub(super) share: Option<Share>,
     /// Restarts because the policy for the name had changed.
@@ -54,6 +56,16 @@ impl Waiter {
 pub enum ChainStart {
     Received(Box<[u8]>),
     Cached(CachedResponse, Age),
+}
+
+impl ChainStart {
+    /// `None` if it is malformed.
+    pub fn parse<'a>(&'a self, parser: &'a mut Parser) -> Option<Response<'a>> {
+        match self {
+            ChainStart::Received(message) => parser.parse(message),
+            ChainStart::Cached(cached, _) => cached.parse(parser),
+        }
+    }
 }
 
 /// The destination of the response.

@@ -9,6 +9,7 @@ use crate::failures::Failures;
 use crate::message::{ExtendedError, Query, ede};
 use crate::name::Name;
 use crate::outcome::Outcome;
+use crate::policy::Judges;
 use crate::shared::Serving;
 use crate::sys::Local;
 use crate::transport::Wire;
@@ -21,7 +22,7 @@ pub(super) struct Passed {
     /// The target of our own CNAME, which is queried instead of QNAME.
     follow: Option<Box<Name>>,
     /// The index of the zone whose passthru lets it pass.
-    allowed_by: Option<usize>,
+    allowed_by: Option<Judges>,
     /// The hash of its cache key.
     hash: u64,
     cached: Option<CachedResponse>,
@@ -32,7 +33,7 @@ impl Passed {
         place: usize,
         query: &Query,
         follow: Option<Name>,
-        allowed_by: Option<usize>,
+        allowed_by: Option<Judges>,
     ) -> Passed {
         let mut passed = Passed { place, follow: follow.map(Box::new), allowed_by, hash: 0, cached: None };
         passed.hash = passed.key(query).hash();

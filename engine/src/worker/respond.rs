@@ -2,13 +2,13 @@
 
 use super::Worker;
 use super::source::Source;
-use crate::answer::{Judgement, judge, judge_targets, respond_by_following};
+use crate::answer::{Judgement, Member, judge, judge_targets, respond_by_following};
 use crate::cache::Age;
 use crate::message::Query;
-use crate::name::{Name, Walk};
+use crate::name::{BoxedName, Name, Walk};
 use crate::outcome::Outcome;
-use crate::policy::Decision;
 use crate::policy::names::SEED;
+use crate::policy::{Decision, Judges};
 use crate::response::Parser;
 use crate::shared::Serving;
 use crate::upstream::{ChainStart, Origin, Waiter};
@@ -31,9 +31,10 @@ impl Worker {
             }
         };
         let chain_start = waiter.chain_start.take();
-        if let (Some(first @ 1..), Some(chain_start)) = (judgement.judges(), &chain_start) {
+        let judges = judgement.judges().filter(|judges| judges.first > 0);
+        if let (Some(judges), Some(chain_start)) = (judges, &chain_start) {
             let mut parser = self.parser();
-            let by_target = self.judge_chain_start(&waiter.query, chain_start, first, &mut parser, &serving);
+            let by_target = self.judge_chain_start(&waiter.query, chain_start, judges, &mut parser, &serving);
             self.upstreams.parsers.push(parser);
             if !matches!(by_target, Judgement::Pass) {
                 judgement = by_target;
@@ -41,7 +42,7 @@ impl Worker {
         }
         // The target that the current snapshot would query.
         let follow = match &judgement {
-            Judgement::Follow(_, target) => Some(target),
+            Judgement::Follow(_, target, _) => Some(target),
             Judgement::Pass | Judgement::Allow(_) => None,
             Judgement::Answer { .. } | Judgement::Silence(_) | Judgement::Unreadable => {
                 waiter.follow.as_deref()
@@ -62,16 +63,14 @@ impl Worker {
                 let stale = self.stale(waiter.key());
                 return self.wait(waiter, stale.as_ref());
             }
-            return self.respond(
-                &waiter.query,
-                None,
-                waiter.origin,
-                judgement,
-                Source::Nothing(Outcome::Failed),
-                &serving,
-            );
+            let nothing = Source::Nothing(Outcome::Failed);
+            return self.respond(&waiter.query, None, waiter.origin, judgement, nothing, &serving);
         }
-        self.respond(&waiter.query, waiter.follow.as_deref(), waiter.origin, judgement, source, &serving);
+        let start = chain_start.as_deref();
+        let (query, follow, origin) = (&waiter.query, waiter.follow.as_deref(), waiter.origin);
+        let mut parser = self.parser();
+        self.respond_with(query, follow, origin, judgement, source, start, &serving, &mut parser);
+        self.upstreams.parsers.push(parser);
     }
 
     /// Judges the upstream's response that our own CNAME is about to replace.
@@ -79,17 +78,13 @@ impl Worker {
         &mut self,
         query: &Query,
         chain_start: &ChainStart,
-        first: usize,
+        judges: Judges,
         parser: &mut Parser,
         serving: &'s Serving,
     ) -> Judgement<'s> {
-        let response = match chain_start {
-            ChainStart::Received(message) => parser.parse(message),
-            ChainStart::Cached(cached, _) => cached.parse(parser),
-        };
-        let Some(response) = response else { return Judgement::Unreadable };
+        let Some(response) = chain_start.parse(parser) else { return Judgement::Unreadable };
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
-        judge_targets(query, response, first, snapshot, rules, self.unix, &mut self.scratch[..])
+        judge_targets(query, response, judges, snapshot, rules, self.unix, &mut self.scratch[..])
     }
 
     /// Answers with our own CNAME, because a target in the response is blocked. The records of the
@@ -131,7 +126,7 @@ impl Worker {
         serving: &'s Serving,
     ) {
         let mut parser = self.parser();
-        self.respond_with(query, follow, origin, judgement, source, serving, &mut parser);
+        self.respond_with(query, follow, origin, judgement, source, None, serving, &mut parser);
         self.upstreams.parsers.push(parser);
     }
 
@@ -143,6 +138,7 @@ impl Worker {
         origin: Origin,
         mut judgement: Judgement<'s>,
         source: Source<'_>,
+        chain_start: Option<&ChainStart>,
         serving: &'s Serving,
         parser: &mut Parser,
     ) {
@@ -150,20 +146,20 @@ impl Worker {
         let mut has_shadowed_target = false;
         // Set if the targets were judged; some records may be marked to be dropped.
         let mut judged = None;
-        let is_judged_by = |first: &usize| *first > 0 || serving.has_shadows();
+        let is_judged_by = |judges: &Judges| judges.first > 0 || serving.has_shadows();
         let judges = judgement.judges().filter(is_judged_by).filter(|_| {
             follow.is_none() && source.is_response() && !source.is_allowed_by(serving.generation)
         });
-        if let Some(first) = judges {
+        if let Some(judges) = judges {
             let Some(response) = source.response(parser) else {
                 return self.fail(query, follow, origin, source, serving);
             };
-            let allowed_by = if let Judgement::Allow(zone) = judgement { Some(zone) } else { None };
+            let allowed_by = judgement.allowed_by();
             has_shadowed_target = serving.has_shadows()
                 && serving.count_shadow_targets(&self.counters, query, response, allowed_by);
-            if first > 0 {
+            if judges.first > 0 {
                 let out = &mut self.scratch[..];
-                judgement = judge_targets(query, response, first, snapshot, rules, self.unix, out);
+                judgement = judge_targets(query, response, judges, snapshot, rules, self.unix, out);
                 judged = Some(response);
                 self.counters.dropped_records.add(response.dropped() as u64);
             }
@@ -171,17 +167,19 @@ impl Worker {
         let (length, outcome) = match judgement {
             Judgement::Answer { length, outcome } => (length, outcome),
             Judgement::Silence(outcome) => (0, outcome),
-            Judgement::Follow(_, target) if follow.is_none() && judged.is_some() => {
+            Judgement::Follow(_, target, _) if follow.is_none() && judged.is_some() => {
                 return self.respond_with_target(query, target, origin, source, serving);
             }
-            Judgement::Follow(decision, target) => {
-                self.follow(query, &decision, &target, source, serving, parser)
+            Judgement::Follow(decision, target, name) => {
+                self.follow(query, (&decision, &target), chain_start.zip(name), source, serving, parser)
             }
             Judgement::Unreadable => return self.fail(query, follow, origin, source, serving),
             Judgement::Pass | Judgement::Allow(_) => {
                 // Not over TCP, where zones with the action `truncate` do not apply. A response that
-                // passes over UDP also passes over TCP, and a passthru applies to all clients.
+                // passes over UDP also passes over TCP, and a passthru applies to all clients, unless some
+                // zones apply to certain clients only.
                 let is_passed = !has_shadowed_target
+                    && !snapshot.depends_on_client()
                     && !query.head.hop.transport.is_tcp()
                     && judged.is_none_or(|response| response.dropped() == 0);
                 let passed = is_passed.then_some(serving.generation);
@@ -198,12 +196,16 @@ impl Worker {
     fn follow(
         &mut self,
         query: &Query,
-        decision: &Decision<'_>,
-        target: &Name,
+        (decision, target): (&Decision<'_>, &Name),
+        chain: Option<(&ChainStart, BoxedName)>,
         source: Source<'_>,
         serving: &Serving,
         parser: &mut Parser,
     ) -> (usize, Outcome) {
+        let mut parser_of_chain = self.parser();
+        let member = chain.and_then(|(start, name)| {
+            start.parse(&mut parser_of_chain).map(|response| Member { response, name: name.into_name() })
+        });
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
         let (message, out) = (&mut self.message[..], &mut self.scratch[..]);
         let response = source.response(parser).and_then(|response| match source {
@@ -212,7 +214,19 @@ impl Worker {
             }
             _ => Some(response),
         });
-        let length = respond_by_following(query, response, decision, target, snapshot, rules, self.unix, out);
+        let now = self.unix;
+        let length = respond_by_following(
+            query,
+            response,
+            decision,
+            target,
+            member.as_ref(),
+            snapshot,
+            rules,
+            now,
+            out,
+        );
+        self.upstreams.parsers.push(parser_of_chain);
         (length, Outcome::Blocked { zone: decision.zone, action: decision.answer.action })
     }
 }

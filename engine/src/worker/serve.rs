@@ -10,8 +10,8 @@ use crate::limits::Kind;
 use crate::message::Query;
 use crate::name::{Name, Walk};
 use crate::outcome::Outcome;
-use crate::policy::LookupStep;
 use crate::policy::names::SEED;
+use crate::policy::{Judges, LookupStep};
 use crate::rules::Rules;
 use crate::shared::Serving;
 use crate::sys::BATCH;
@@ -140,14 +140,14 @@ impl Worker {
         query: &Query,
         walk: &Walk,
         serving: &Serving,
-    ) -> Option<(Option<Name>, Option<usize>)> {
+    ) -> Option<(Option<Name>, Option<Judges>)> {
         let (rules, now, out) = (&serving.rules, self.unix, self.slot(&message.origin));
         let verdict = decide(query, walk, &serving.snapshot, rules, now, out);
         if !self.admits(message, query, &verdict, rules) {
             return None;
         }
         if serving.has_shadows() {
-            serving.count_shadows(&self.counters, &query.name, walk, message.client.transport);
+            serving.count_shadows(&self.counters, &query.name, walk, query.head.hop.client());
         }
         self.carry_out(verdict, &message.origin, serving)
     }
@@ -190,7 +190,7 @@ impl Worker {
         verdict: Verdict,
         origin: &Origin,
         serving: &Serving,
-    ) -> Option<(Option<Name>, Option<usize>)> {
+    ) -> Option<(Option<Name>, Option<Judges>)> {
         match verdict {
             Verdict::Respond { length, outcome, .. } => {
                 self.counters.count(origin.transport(), outcome, &serving.slots);

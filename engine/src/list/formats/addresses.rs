@@ -31,11 +31,16 @@ pub fn parse(line: &[u8]) -> Result<Option<Prefix>, Reason> {
         InvalidPrefix::Mapped => Reason::NotAnAddress("an IPv4 address written as IPv6: write it as IPv4"),
         InvalidPrefix::Other => Reason::NotAnAddress(mistake(text)),
     })?;
-    let min_length = if prefix.address.is_ipv4() { MIN_LENGTH_IPV4 } else { MIN_LENGTH_IPV6 };
-    if prefix.length < min_length {
-        return Err(Reason::TooWide(min_length));
+    match too_wide(&prefix) {
+        Some(reason) => Err(reason),
+        None => Ok(Some(prefix)),
     }
-    Ok(Some(prefix))
+}
+
+/// Why a prefix is a mistake, if it is shorter than any network that one could mean.
+pub fn too_wide(prefix: &Prefix) -> Option<Reason> {
+    let min_length = if prefix.address.is_ipv4() { MIN_LENGTH_IPV4 } else { MIN_LENGTH_IPV6 };
+    (prefix.length < min_length).then_some(Reason::TooWide(min_length))
 }
 
 const OTHER: &str = "not an address, nor a prefix such as 192.0.2.0/24 or 2001:db8::/32";

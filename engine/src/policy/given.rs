@@ -1,0 +1,258 @@
+//! The answers that the records of a policy zone give (RPZ, draft-vixie-dnsop-dns-rpz-00 section 3).
+//!
+//! A million names usually share a few answers, so a compiled zone has a table of the distinct ones.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use super::cursor::Cursor;
+use crate::message::rtype;
+
+/// Records of one owner. More would not fit into a response, and take long to combine.
+const MOST_RECORDS: usize = 100;
+
+/// The meaning of the records of one owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    pub action: GivenAction,
+    /// In seconds, of the CNAME. Records of data have their own.
+    pub ttl: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GivenAction {
+    Nxdomain,
+    Nodata,
+    Passthru,
+    Drop,
+    TcpOnly,
+    /// A CNAME to this name, as text. With `*.` before it, QNAME is prepended.
+    Cname(Box<str>),
+    /// Sorted, without duplicates. Records of one type have one TTL.
+    Data(Vec<DataRecord>),
+}
+
+/// A record of local data.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DataRecord {
+    pub rtype: u16,
+    pub rdata: Box<[u8]>,
+    /// In seconds.
+    pub ttl: u32,
+}
+
+impl Given {
+    pub fn is_passthru(&self) -> bool {
+        self.action == GivenAction::Passthru
+    }
+
+    /// The answer of one more record at the same owner; `None` if a zone cannot have both (RFC 1034
+    /// 3.6.2). The smaller TTL wins (RFC 2181 5.2).
+    fn with(&self, other: &Given) -> Option<Given> {
+        let ttl = self.ttl.min(other.ttl);
+        match (&self.action, &other.action) {
+            (GivenAction::Data(own), GivenAction::Data(others)) => {
+                let records = joined(own, others);
+                let is_possible = records.len() <= MOST_RECORDS;
+                is_possible.then_some(Given { action: GivenAction::Data(records), ttl })
+            }
+            (own, others) => (own == others).then(|| Given { action: own.clone(), ttl }),
+        }
+    }
+
+    /// The stored form: a byte for the action, the TTL, then what belongs to the action.
+    fn to_bytes(&self) -> Vec<u8> {
+        let code = match &self.action {
+            GivenAction::Nxdomain => 0,
+            GivenAction::Nodata => 1,
+            GivenAction::Passthru => 2,
+            GivenAction::Drop => 3,
+            GivenAction::TcpOnly => 4,
+            GivenAction::Cname(_) => 5,
+            GivenAction::Data(_) => 6,
+        };
+        let mut bytes = vec![code];
+        bytes.extend(self.ttl.to_le_bytes());
+        match &self.action {
+            GivenAction::Cname(target) => put_counted(&mut bytes, target.as_bytes()),
+            GivenAction::Data(records) => {
+                bytes.extend((records.len() as u32).to_le_bytes());
+                for record in records {
+                    bytes.extend(record.rtype.to_le_bytes());
+                    bytes.extend(record.ttl.to_le_bytes());
+                    put_counted(&mut bytes, &record.rdata);
+                }
+            }
+            _ => {}
+        }
+        bytes
+    }
+
+    fn read(left: &mut Cursor<'_>) -> Option<Given> {
+        let (code, ttl) = (left.u8()?, left.u32()?);
+        let action = match code {
+            0 => GivenAction::Nxdomain,
+            1 => GivenAction::Nodata,
+            2 => GivenAction::Passthru,
+            3 => GivenAction::Drop,
+            4 => GivenAction::TcpOnly,
+            5 => GivenAction::Cname(std::str::from_utf8(left.counted()?).ok()?.into()),
+            6 => {
+                let count = left.u32()?;
+                let record = |_| {
+                    let (rtype, ttl) = (left.u16()?, left.u32()?);
+                    Some(DataRecord { rtype, ttl, rdata: left.counted()?.into() })
+                };
+                GivenAction::Data((0..count).map(record).collect::<Option<Vec<DataRecord>>>()?)
+            }
+            _ => return None,
+        };
+        Some(Given { action, ttl })
+    }
+}
+
+pub fn put_counted(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend((bytes.len() as u32).to_le_bytes());
+    out.extend(bytes);
+}
+
+/// The records of both, in order.
+fn joined(own: &[DataRecord], others: &[DataRecord]) -> Vec<DataRecord> {
+    let mut records: Vec<DataRecord> = own.iter().chain(others).cloned().collect();
+    let mut least: HashMap<u16, u32> = HashMap::new();
+    for record in &records {
+        let ttl = least.entry(record.rtype).or_insert(record.ttl);
+        *ttl = record.ttl.min(*ttl);
+    }
+    records.iter_mut().for_each(|record| record.ttl = least[&record.rtype]);
+    records.sort();
+    records.dedup();
+    // A name has one SOA record (RFC 2181 6.1): the first one stays.
+    records.dedup_by(|next, previous| next.rtype == rtype::SOA && previous.rtype == rtype::SOA);
+    records
+}
+
+/// Distinct answers, by number.
+#[derive(Default)]
+pub struct GivenTable {
+    all: Vec<Given>,
+    digests: Vec<[u8; 16]>,
+    places: HashMap<Vec<u8>, u32>,
+    /// The number of the answer that two of them make; `None` if a zone cannot have both.
+    together: HashMap<(u32, u32), Option<u32>>,
+}
+
+impl GivenTable {
+    /// The number of an answer.
+    pub fn place(&mut self, given: Given) -> u32 {
+        let bytes = given.to_bytes();
+        if let Some(place) = self.places.get(&bytes) {
+            return *place;
+        }
+        let place = self.all.len() as u32;
+        let whole: [u8; 32] = Sha256::digest(&bytes).into();
+        self.digests.push(*whole.first_chunk().expect("16 of 32 bytes"));
+        self.places.insert(bytes, place);
+        self.all.push(given);
+        place
+    }
+
+    /// The number of the answer that the records of both make; `None` if a zone cannot have both.
+    pub fn combine(&mut self, held: u32, other: u32) -> Option<u32> {
+        if held == other {
+            return Some(held);
+        }
+        if let Some(known) = self.together.get(&(held, other)) {
+            return *known;
+        }
+        let combined = self.all[held as usize].with(&self.all[other as usize]).map(|given| self.place(given));
+        self.together.insert((held, other), combined);
+        combined
+    }
+
+    pub fn all(&self) -> &[Given] {
+        &self.all
+    }
+
+    /// A digest of each answer, which does not depend on its number.
+    pub fn digests(&self) -> &[[u8; 16]] {
+        &self.digests
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = (self.all.len() as u32).to_le_bytes().to_vec();
+        self.all.iter().for_each(|given| bytes.extend(given.to_bytes()));
+        bytes
+    }
+
+    pub fn read(left: &mut Cursor<'_>) -> Option<GivenTable> {
+        let mut table = GivenTable::default();
+        for place in 0..left.u32()? {
+            if table.place(Given::read(left)?) != place {
+                return None;
+            }
+        }
+        Some(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8, ttl: u32) -> Given {
+        let record = DataRecord { rtype: rtype::A, rdata: [192, 0, 2, last].into(), ttl };
+        Given { action: GivenAction::Data(vec![record]), ttl }
+    }
+
+    #[test]
+    fn records_of_one_owner_are_joined_in_any_order() {
+        let mut table = GivenTable::default();
+        let [one, two, three] =
+            [(1, 300), (2, 60), (3, 300)].map(|(last, ttl)| table.place(address(last, ttl)));
+        let both = table.combine(one, two).unwrap();
+        assert_eq!(table.combine(two, one), Some(both));
+        assert_eq!(table.combine(both, one), Some(both));
+        let all = table.combine(both, three).unwrap();
+        assert_eq!(table.combine(three, both), Some(all));
+        let GivenAction::Data(records) = &table.all()[all as usize].action else { panic!("data") };
+        assert_eq!(records.len(), 3);
+        assert!(records.iter().all(|record| record.ttl == 60), "one TTL per type");
+    }
+
+    #[test]
+    fn a_cname_has_no_other_data_beside_it() {
+        let mut table = GivenTable::default();
+        let blocked = table.place(Given { action: GivenAction::Nxdomain, ttl: 30 });
+        let passed = table.place(Given { action: GivenAction::Passthru, ttl: 30 });
+        let data = table.place(address(1, 30));
+        assert_eq!(table.combine(blocked, passed), None);
+        assert_eq!(table.combine(data, blocked), None);
+        let shorter = table.place(Given { action: GivenAction::Nxdomain, ttl: 5 });
+        assert_eq!(table.combine(blocked, shorter), Some(shorter));
+    }
+
+    #[test]
+    fn the_stored_form_is_read_back() {
+        let mut table = GivenTable::default();
+        let actions = [
+            GivenAction::Nxdomain,
+            GivenAction::Nodata,
+            GivenAction::Passthru,
+            GivenAction::Drop,
+            GivenAction::TcpOnly,
+            GivenAction::Cname("*.garden.example".into()),
+        ];
+        for action in actions {
+            table.place(Given { action, ttl: 7 });
+        }
+        table.place(address(1, 300));
+        let bytes = table.to_bytes();
+        let read = GivenTable::read(&mut Cursor(&bytes)).unwrap();
+        assert_eq!((read.all(), read.digests()), (table.all(), table.digests()));
+        for end in 0..bytes.len() {
+            assert!(GivenTable::read(&mut Cursor(&bytes[..end])).is_none());
+        }
+    }
+}
