@@ -337,6 +337,10 @@ class PolicyZone:
         """
 
     @property
+    def opens_for_clients(self) -> bool:
+        """Whether a trigger for the addresses of clients lets names pass that others do not get."""
+
+    @property
     def is_grown(self) -> bool:
         """Whether `with_changes` has made half of the changes that it can make before it returns None."""
 

@@ -136,7 +136,8 @@ def _digest(compiled: CompiledList) -> Finding | None:
     if compiled.zonemd != "invalid":
         return None
     return Finding(
-        "ZONEMD", "the content does not have the digest of its ZONEMD record: it was altered or cut"
+        "ZONEMD",
+        "the content does not have the digest of its ZONEMD record: it was altered, or not all is read",
     )
 
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from itertools import islice
 from typing import TypedDict
 
-from dnsblock._engine import Answer, PlacedZone, PolicyZone, Rule, Snapshot
+from dnsblock._engine import Answer, Names, PlacedZone, PolicyZone, Rule, Snapshot
 from dnsblock.clock import utc_now
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
@@ -25,7 +25,7 @@ from dnsblock.policy import prefixes
 from dnsblock.policy.engine_settings import nat64_prefixes
 from dnsblock.policy.explain import CoveringEntry, Explanation, explain
 from dnsblock.policy.snapshot import Policy, placement
-from dnsblock.policy.zones import compile_orders, list_rule
+from dnsblock.policy.zones import compile_orders, list_rule, list_zone
 from dnsblock.times import utc
 
 IN_FUTURE = (
@@ -33,6 +33,8 @@ IN_FUTURE = (
     "and settings; later orders may change it"
 )
 Target = str | IPv4Address | IPv6Address  # a canonical name, or an address in a response
+MAX_VERSIONS = 10_000  # of a policy zone, that are searched
+TRIGGERS = ".rpz-ip"  # the end of the name of a prefix
 UNKNOWN_SHOWN = 5  # of the parents of a name, or the prefixes that contain an address
 
 
@@ -119,6 +121,11 @@ class Past:
             for zone in self.config.zones
             if zone.kind == kind
         }
+        lists |= {
+            zone.name: self._records_at(zone, until, notes)
+            for zone in self.config.zones
+            if zone.kind == "rpz"
+        }
         whole = about(self.orders, covers)
         law = whole if known_at is None else self._known(covers, known_at)
         explained = self._explained(target, law, when, lists, self._serial_at(until))
@@ -202,6 +209,18 @@ class Past:
         rules = [list_rule(zone, self.config), Rule(None), Rule(Answer("passthru", ttl=0))]
         return PolicyZone.from_entries(zone.name, rules, "".join(lines).encode())
 
+    def _records_at(self, zone: Zone, when: datetime, notes: list[str]) -> PolicyZone:
+        """A policy zone with the records that it had at a time, if they are still stored."""
+        then = [one for one in self.history.versions(zone.name, MAX_VERSIONS) if one.accepted_at <= when]
+        names: Names | None = None
+        if not then:
+            notes.append(f"policy zone {zone.name}: there was no version yet")
+        elif not then[0].has_file or (names := self.lists.store.names(then[0])) is None:
+            notes.append(
+                f"policy zone {zone.name}: version {then[0].number} of that time is not stored any more"
+            )
+        return list_zone(zone, self.config, names)
+
     def _entries_at(
         self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]
     ) -> list[tuple[str, str]]:
@@ -238,7 +257,7 @@ class Past:
             if zone.issuer is not None:
                 spans = spans_of(self.ledger.records, self.orders, zone.issuer, covers)
                 found += _order_events(zone, covers, spans)
-            elif zone.kind == "list":
+            elif zone.kind in ("list", "rpz"):
                 found += self._list_events(zone, covers)
         return sorted((one for one in found if one["at"] <= now), key=lambda one: one["at"])
 
@@ -247,14 +266,14 @@ class Past:
         covers = prefixes.covering(address)
         found: list[NameEvent] = []
         for zone in self.config.zones:
-            if zone.kind == "addresses":
+            if zone.kind in ("addresses", "rpz"):
                 found += self._list_events(zone, covers)
         for one in found:
             one["entry"], one["match"] = prefixes.shown(one["entry"]), "prefix"
         return sorted(found, key=lambda one: one["at"])
 
     def _list_events(self, zone: Zone, covers: Sequence[str]) -> Iterator[NameEvent]:
-        is_of_prefixes = zone.kind == "addresses"  # each prefix contains the address itself
+        is_of_prefixes = covers[0].endswith(TRIGGERS)  # each prefix contains the address itself
         begins = self.history.beginnings(zone.name)
         for name in covers:
             if "." not in name:

@@ -204,11 +204,12 @@ def compile_lists(
             if before is not None and (keeps_former or before.is_of(names, answers)):
                 compiled[zone.name] = before
             else:
-                compiled[zone.name] = ListZone(_list_zone(zone, config, names), names, answers)
+                compiled[zone.name] = ListZone(list_zone(zone, config, names), names, answers)
     return compiled
 
 
-def _list_zone(zone: Zone, config: Config, names: Names | None) -> PolicyZone:
+def list_zone(zone: Zone, config: Config, names: Names | None) -> PolicyZone:
+    """The zone of a list or of a policy zone with these names; without names, it is empty."""
     if names is None:
         return PolicyZone.from_entries(zone.name, [Rule(None)], b"")
     if zone.rpz is not None:

@@ -99,6 +99,14 @@ class Export:
             if (zone.name in wanted.zones or not wanted.zones) and not zone.is_shadow
         ]
         zones, own = tuple(name for name, _ in chosen), tuple(one for _, one in chosen)
+        why = "opens names for some clients, which this file cannot express: name the other zones"
+        opening = [
+            Problem("export", None, name, why)
+            for index, (name, one) in enumerate(chosen)
+            if one.zone.opens_for_clients and (wanted.format != "rpz" or index > 0)
+        ]
+        if opening:
+            raise Refused(opening)
         return cls(wanted, zones, own, (config.soa.mname, config.soa.rname), serial)
 
     @property

@@ -12,7 +12,7 @@ use crate::message::Transport;
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
 use crate::policy::zone_data::is_trigger;
-use crate::policy::{Decision, Snapshot};
+use crate::policy::{Decision, PlacedZone, Snapshot};
 
 mod data;
 mod levels;
@@ -76,6 +76,7 @@ pub fn write(
     origin: &Name,
     out: impl Write,
 ) -> io::Result<Exported> {
+    check_clients(snapshot, format)?;
     let comment = if format == Format::Rpz { ";" } else { "#" };
     let mut output = Output { snapshot, out, comment, counts: Exported::default(), named: 0 };
     output.out.write_all(head.as_bytes())?;
@@ -94,6 +95,19 @@ pub fn write(
     )?;
     output.out.flush()?;
     Ok(output.counts)
+}
+
+/// Refuses zones in which some clients may see more than others, unless the format has this.
+fn check_clients(snapshot: &Snapshot, format: Format) -> io::Result<()> {
+    for (place, PlacedZone { zone, clients, .. }) in snapshot.zones().iter().enumerate() {
+        if clients.is_some() || zone.opens_for_clients() && (format != Format::Rpz || place > 0) {
+            let name = zone.name();
+            return Err(io::Error::other(format!(
+                "zone {name} opens names for some clients, which this file cannot express: name the other zones"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl<W: Write> Output<'_, W> {

@@ -198,6 +198,12 @@ impl Rule {
         Rule::Answer { answer, reference: "".into(), structured: None }
     }
 
+    /// Whether it is the answer to a blocked name, also over TCP.
+    pub fn blocks(&self) -> bool {
+        matches!(self, Rule::Answer { answer, .. }
+            if !matches!(answer.action, Action::Passthru | Action::Truncate | Action::Cname | Action::Data))
+    }
+
     pub fn is_exemption(&self) -> bool {
         matches!(self, Rule::Exemption)
     }

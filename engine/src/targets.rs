@@ -95,7 +95,14 @@ fn judge_targets<'a>(
     };
     let by_address = judge_alternatives(&mut chains, response, end.clone(), snapshot, evaluation);
     match (by_address, by_name) {
-        (Ok(Some(decision)), None) => Ok((Some((decision, end)), judges)),
+        (Ok(Some(decision)), None) => {
+            Ok((Some((decision, end)).filter(|(decision, _)| !decision.is_passthru()), judges))
+        }
+        // Only records of policy zones decide about a name and its addresses at once.
+        (Ok(Some(decision)), Some(_)) if decision.is_of_records && decision.is_passthru() => {
+            let judges = judges.after(&decision);
+            Ok((None, judges))
+        }
         (Ok(Some(decision)), Some(_)) if decision.is_of_records => Ok((Some((decision, end)), judges)),
         (_, Some(by_name)) => Ok((Some(by_name), judges)),
         (by_address, None) => by_address.map(|_| (None, judges)),
@@ -155,7 +162,7 @@ fn judge_alternatives<'a>(
             }
         }
     }
-    Ok(first.filter(|decision| !decision.is_passthru()))
+    Ok(first)
 }
 
 //------- Records outside the chain -------------------------------------------

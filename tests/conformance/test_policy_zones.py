@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -151,6 +152,18 @@ def test_a_name_decides_before_anything_is_forwarded(subject: Subject, upstream:
     assert upstream.count("a.example") == 0
 
 
+def test_an_address_of_an_earlier_zone_lets_the_name_pass(subject: Subject, upstream: StubUpstream):
+    """The name at the end of a chain and its addresses are judged together: the first zone decides."""
+    zones = {
+        "first.zone": ["32.7.100.51.198.rpz-ip CNAME rpz-passthru."],
+        "second.zone": ["end.example CNAME ."],
+    }
+    start(subject, upstream, rpz("first"), rpz("second"), files=zones)
+    upstream.script = lambda asked: asked.response(chain(asked.name, "end.example"))
+    assert subject.query("a.example").addresses == ["198.51.100.7"]
+    assert subject.query("end.example").rcode == "NXDOMAIN"
+
+
 def test_of_equal_prefixes_the_smallest_address_decides(subject: Subject, upstream: StubUpstream):
     """Draft-vixie-dnsop-dns-rpz section 5.7. BIND 9.18 takes the smaller name, here that of 203.0.9.0."""
     records = ["24.0.100.51.198.rpz-ip A 192.0.2.1", "24.0.9.0.203.rpz-ip A 192.0.2.2"]
@@ -264,6 +277,20 @@ def test_a_zone_for_some_clients_is_not_exported(subject: Subject, upstream: Stu
     assert "b.example 30 CNAME ." in said.stdout
 
 
+def test_names_that_are_open_for_some_clients_are_not_exported(subject: Subject, upstream: StubUpstream):
+    """A passthru for clients can only be in the first zone of an RPZ file."""
+    files = {
+        "first.zone": ["32.1.0.0.10.rpz-client-ip CNAME rpz-passthru."],
+        "rpz.zone": ["b.example CNAME ."],
+    }
+    start(subject, upstream, rpz("first"), rpz(), files=files)
+    for kind in ("text", "hosts"):
+        said = subject.cli("export", kind, as_json=False)
+        assert (said.code != 0, "opens names for some clients" in said.stderr) == (True, True), said
+    said = subject.cli("export", "rpz", "--origin", "o.example", as_json=False)
+    assert "32.1.0.0.10.rpz-client-ip 30 CNAME rpz-passthru." in said.stdout
+
+
 # ------- Files ----------------------------------------------------------------------------
 
 
@@ -353,6 +380,34 @@ def test_a_change_is_noticed_and_recorded_with_each_trigger(subject: Subject, up
         "192.0.2.2/32": (None, "exact"),
     }
     assert events(subject, "rpz") == []
+
+
+def test_the_past_of_a_name_is_explained(subject: Subject, upstream: StubUpstream):
+    """`history` has its versions, and `why --at` decides with the records of that time."""
+    zone = rpz(source={"every_s": DAY, "guards": ANY_CHANGE})
+    first = ["a.example CNAME *.", "*.b.example CNAME .", "x.b.example CNAME rpz-passthru."]
+    start(subject, upstream, zone, files={"rpz.zone": [*first, "32.1.2.0.192.rpz-ip CNAME ."]})
+    begun = datetime.fromisoformat(versions(subject, "rpz")[0]["accepted_at"])
+    wait_for(lambda: datetime.now(UTC) >= begun + timedelta(seconds=1), "another second, for `why --at`")
+    subject.put_list("rpz.zone", zone_text("c.example CNAME .", serial=8))
+    subject.reload()
+    at = begun.isoformat()
+    for name, verdict in {
+        "a.example": "blocked",
+        "x.a.example": "not blocked",
+        "y.b.example": "blocked",
+        "x.b.example": "passthru",
+        "y.x.b.example": "not blocked",
+        "192.0.2.1": "blocked",
+        "c.example": "not blocked",
+    }.items():
+        assert subject.cli("why", name, "--at", at).json["verdict"] == verdict, name
+    assert subject.cli("why", "a.example", "--at", at).json["decided_by"]["action"] == "nodata"
+    assert subject.cli("why", "a.example").json["verdict"] == "not blocked"
+    happened = [(one["what"], one["entry"]) for one in subject.cli("history", "a.example").json["events"]]
+    assert happened == [("listed", "a.example"), ("gone", "a.example")]
+    happened = [(one["what"], one["entry"]) for one in subject.cli("history", "192.0.2.1").json["events"]]
+    assert happened == [("listed", "192.0.2.1/32"), ("gone", "192.0.2.1/32")]
 
 
 def test_the_same_zone_has_the_same_digest(subject: Subject, upstream: StubUpstream):

@@ -86,7 +86,7 @@ def test_an_order_does_not_wait_for_a_list_that_cannot_be_compiled(
 
     async def live() -> None:
         daemon._start_engine()
-        monkeypatch.setattr(zones, "_list_zone", fails)
+        monkeypatch.setattr(zones, "list_zone", fails)
         assert (await daemon.publisher.publish(ClockTick())).entries == 1
 
     asyncio.run(live())

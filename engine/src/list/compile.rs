@@ -14,8 +14,8 @@ use crate::policy::Match;
 use crate::policy::compiler::{Compiled, Compiler, Destination, Origin};
 use crate::policy::names::Names;
 
-/// Bytes of a file by which its format is recognised.
-const HEAD: usize = 64 << 10;
+/// Bytes of a file by which its format or type is recognised.
+pub const HEAD: usize = 64 << 10;
 /// The usual ratio of a compressed list.
 const COMPRESSION: u64 = 8;
 /// For each rule of a list, whether it is for exceptions: listed names, exemptions, passthrus.

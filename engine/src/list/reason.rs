@@ -42,6 +42,8 @@ pub enum Reason {
     OtherClass,
     /// A record that its owner cannot have beside another one.
     Conflict,
+    /// `$INCLUDE` in a form that cannot be followed: it costs the whole zone.
+    NotIncluded,
     LineTooLong,
     /// A line of a list of addresses. The text is the likely mistake.
     NotAnAddress(&'static str),
@@ -79,6 +81,7 @@ impl Reason {
             Reason::OutsideZone => "outside_zone",
             Reason::OtherClass => "other_class",
             Reason::Conflict => "conflict",
+            Reason::NotIncluded => "not_included",
             Reason::LineTooLong => "line_too_long",
             Reason::NotAnAddress(_) => "not_an_address",
             Reason::HostBits => "host_bits",
@@ -118,11 +121,13 @@ impl Reason {
     }
 }
 
+const ENDS_IN_NUMBER: &str = "not a domain name: the last label is a number, and no top-level domain is one";
 const HOST_BITS: &str =
     "bits are set after the prefix: write the first address of the network, or only the address";
 const OTHER_CLASS: &str = "a record of another class than IN";
 const CONFLICT: &str =
     "its owner has another record, and cannot have both (RFC 1034 section 3.6.2), or has too many";
+const NOT_INCLUDED: &str = "write `$INCLUDE FILE` or `$INCLUDE FILE ORIGIN` at the start of a line";
 const NAME_SERVER_TRIGGER: &str = "a trigger for name servers: a server that forwards does not see them";
 
 impl From<NameError> for Reason {
@@ -155,9 +160,7 @@ impl fmt::Display for Reason {
             }
             Reason::TopLevel => "a name of one label is a whole top-level domain",
             Reason::Address => "an IP address, not a name: list it in a zone of addresses",
-            Reason::EndsInNumber => {
-                "not a domain name: the last label is a number, and no top-level domain is one"
-            }
+            Reason::EndsInNumber => ENDS_IN_NUMBER,
             Reason::NeedsRepair(repairs) => {
                 return write!(
                     f,
@@ -183,6 +186,7 @@ impl fmt::Display for Reason {
             Reason::OutsideZone => "not in the zone that the SOA record, or $ORIGIN at the top, names",
             Reason::OtherClass => OTHER_CLASS,
             Reason::Conflict => CONFLICT,
+            Reason::NotIncluded => NOT_INCLUDED,
             Reason::LineTooLong => "the line is longer than 16 KiB; is this a text file?",
             Reason::NotAnAddress(what) => what,
             Reason::HostBits => HOST_BITS,

@@ -6,11 +6,14 @@ use super::names::{Names, SEED};
 use super::zone_data::is_trigger;
 use crate::name::{Name, Walk};
 
-/// The empty non-terminals of a zone that are below one of its wildcards, in order.
-pub fn between(names: &Names) -> BTreeSet<String> {
+/// A zone with more is a mistake or an attack: a single deep name adds a hundred.
+const MOST: usize = 1_000_000;
+
+/// The empty non-terminals of a zone that are below one of its wildcards, in order; `None`: too many.
+pub fn between(names: &Names) -> Option<BTreeSet<String>> {
     let mut between = BTreeSet::new();
     if names.scopes().iter().all(|scope| scope.under.is_none()) {
-        return between;
+        return Some(between);
     }
     let (fewest, _) = names.labels();
     let mut walk = Walk::new(&Name::root(), SEED);
@@ -18,7 +21,7 @@ pub fn between(names: &Names) -> BTreeSet<String> {
         |_, _| true,
         |_, text, _| {
             let dots = text.as_bytes().iter().filter(|&&byte| byte == b'.').count();
-            if text.length() == 0 || dots + 1 < fewest + 2 {
+            if text.length() == 0 || between.len() > MOST || dots + 1 < fewest + 2 {
                 return; // no owner is two labels above it
             }
             let Ok(name) = Name::from_text(text.as_bytes()) else { return };
@@ -37,5 +40,5 @@ pub fn between(names: &Names) -> BTreeSet<String> {
             }
         },
     );
-    between
+    (between.len() <= MOST).then_some(between)
 }

@@ -163,6 +163,7 @@ impl<'a> Compiler<'a> {
             (Ok(written), Ok(aside)) => (written, aside),
         };
         let (fewest, most) = self.labels;
+        let zone = zone.map(|zone| ZoneData { given: sorter.take_given(), ..zone });
         let footer = Footer {
             bits,
             digest: [0; 32],
@@ -173,7 +174,6 @@ impl<'a> Compiler<'a> {
             headers: written.headers.clone(),
             zone: None,
         };
-        let zone = zone.map(|zone| ZoneData { given: sorter.merging.into_given(), ..zone });
         let (accepted, repaired, duplicate) = sorter.lines.counted();
         let repeats = sorter.lines.repeats.into_sorted();
         let (conflicts, conflicting) = (sorter.lines.conflicts.count, sorter.lines.conflicts.into_sorted());

@@ -6,11 +6,15 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
+use super::Scope;
 use super::cursor::Cursor;
 use crate::message::rtype;
 
-/// Records of one owner. More would not fit into a response, and take long to combine.
+/// Records of one owner, and bytes of their data. More would not fit into a response over TCP.
 const MOST_RECORDS: usize = 100;
+pub const MOST_BYTES: usize = 60_000;
+/// Bytes of a record without its data and owner.
+const RECORD: usize = 12;
 
 /// The meaning of the records of one owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +53,13 @@ impl Given {
 
     /// The answer of one more record at the same owner; `None` if a zone cannot have both (RFC 1034
     /// 3.6.2). The smaller TTL wins (RFC 2181 5.2).
-    fn with(&self, other: &Given) -> Option<Given> {
+    pub fn with(&self, other: &Given) -> Option<Given> {
         let ttl = self.ttl.min(other.ttl);
         match (&self.action, &other.action) {
             (GivenAction::Data(own), GivenAction::Data(others)) => {
                 let records = joined(own, others);
-                let is_possible = records.len() <= MOST_RECORDS;
+                let bytes: usize = records.iter().map(|record| RECORD + record.rdata.len()).sum();
+                let is_possible = records.len() <= MOST_RECORDS && bytes <= MOST_BYTES;
                 is_possible.then_some(Given { action: GivenAction::Data(records), ttl })
             }
             (own, others) => (own == others).then(|| Given { action: own.clone(), ttl }),
@@ -139,8 +144,6 @@ pub struct GivenTable {
     all: Vec<Given>,
     digests: Vec<[u8; 16]>,
     places: HashMap<Vec<u8>, u32>,
-    /// The number of the answer that two of them make; `None` if a zone cannot have both.
-    together: HashMap<(u32, u32), Option<u32>>,
 }
 
 impl GivenTable {
@@ -158,17 +161,16 @@ impl GivenTable {
         place
     }
 
-    /// The number of the answer that the records of both make; `None` if a zone cannot have both.
-    pub fn combine(&mut self, held: u32, other: u32) -> Option<u32> {
-        if held == other {
-            return Some(held);
+    /// Only the answers that these scopes have, with other numbers. Those of single records of an owner with
+    /// several are not needed any more.
+    pub fn used_by(&self, scopes: &mut [Scope]) -> GivenTable {
+        let mut used = GivenTable::default();
+        for scope in scopes {
+            for (_, rule) in [&mut scope.at, &mut scope.under].into_iter().flatten() {
+                *rule = used.place(self.all[*rule as usize].clone());
+            }
         }
-        if let Some(known) = self.together.get(&(held, other)) {
-            return *known;
-        }
-        let combined = self.all[held as usize].with(&self.all[other as usize]).map(|given| self.place(given));
-        self.together.insert((held, other), combined);
-        combined
+        used
     }
 
     pub fn all(&self) -> &[Given] {
@@ -208,29 +210,27 @@ mod tests {
 
     #[test]
     fn records_of_one_owner_are_joined_in_any_order() {
-        let mut table = GivenTable::default();
-        let [one, two, three] =
-            [(1, 300), (2, 60), (3, 300)].map(|(last, ttl)| table.place(address(last, ttl)));
-        let both = table.combine(one, two).unwrap();
-        assert_eq!(table.combine(two, one), Some(both));
-        assert_eq!(table.combine(both, one), Some(both));
-        let all = table.combine(both, three).unwrap();
-        assert_eq!(table.combine(three, both), Some(all));
-        let GivenAction::Data(records) = &table.all()[all as usize].action else { panic!("data") };
+        let [one, two, three] = [(1, 300), (2, 60), (3, 300)].map(|(last, ttl)| address(last, ttl));
+        let both = one.with(&two).unwrap();
+        assert_eq!(two.with(&one).as_ref(), Some(&both));
+        assert_eq!(both.with(&one).as_ref(), Some(&both));
+        let all = both.with(&three).unwrap();
+        assert_eq!(three.with(&both).as_ref(), Some(&all));
+        let GivenAction::Data(records) = &all.action else { panic!("data") };
         assert_eq!(records.len(), 3);
         assert!(records.iter().all(|record| record.ttl == 60), "one TTL per type");
+        let many = (1..=101).try_fold(address(0, 1), |held, last| held.with(&address(last, 1)));
+        assert_eq!(many, None, "more than fit into a response");
     }
 
     #[test]
     fn a_cname_has_no_other_data_beside_it() {
-        let mut table = GivenTable::default();
-        let blocked = table.place(Given { action: GivenAction::Nxdomain, ttl: 30 });
-        let passed = table.place(Given { action: GivenAction::Passthru, ttl: 30 });
-        let data = table.place(address(1, 30));
-        assert_eq!(table.combine(blocked, passed), None);
-        assert_eq!(table.combine(data, blocked), None);
-        let shorter = table.place(Given { action: GivenAction::Nxdomain, ttl: 5 });
-        assert_eq!(table.combine(blocked, shorter), Some(shorter));
+        let [blocked, passed] =
+            [GivenAction::Nxdomain, GivenAction::Passthru].map(|action| Given { action, ttl: 30 });
+        assert_eq!(blocked.with(&passed), None);
+        assert_eq!(address(1, 30).with(&blocked), None);
+        let shorter = Given { action: GivenAction::Nxdomain, ttl: 5 };
+        assert_eq!(blocked.with(&shorter), Some(shorter));
     }
 
     #[test]

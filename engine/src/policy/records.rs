@@ -20,8 +20,9 @@ use crate::prefix::Prefix;
 pub struct RecordsZone {
     /// The triggers for the addresses of clients.
     clients: PrefixTable,
-    /// Empty non-terminals below a wildcard, as text.
+    /// Names without triggers that exist below a wildcard, as text, and their most labels.
     between: HashSet<Box<[u8]>>,
+    deepest: usize,
 }
 
 /// The answers of a zone of records.
@@ -73,7 +74,8 @@ impl PolicyZone {
         let digest = hasher.finalize().into();
         let listed = names.entries();
         let between = zone.between.iter().map(|name| name.as_bytes().into()).collect();
-        let records = RecordsZone { clients: PrefixTable::with_rules(clients), between };
+        let deepest = zone.between.iter().map(|name| name.split('.').count()).max().unwrap_or(0);
+        let records = RecordsZone { clients: PrefixTable::with_rules(clients), between, deepest };
         let addresses = PrefixTable::with_rules(addresses);
         let zone = PolicyZone::of(name, ZoneNames::from(names), rules, None, addresses, listed, digest);
         Some(PolicyZone { records: Some(records), ..zone })
@@ -83,7 +85,7 @@ impl PolicyZone {
     pub(super) fn find_record(&self, records: &RecordsZone, name: &Name, walk: &Walk) -> Option<Found<'_>> {
         let (fewest, most) = self.names.labels();
         let labels = name.labels();
-        for skip in labels.saturating_sub(most)..(labels + 1).saturating_sub(fewest) {
+        for skip in labels.saturating_sub(most.max(records.deepest))..(labels + 1).saturating_sub(fewest) {
             let from = name.offset(skip).min(walk.text().length());
             match self.names.find(walk.hash(skip), walk.text(), from) {
                 Some((scope, rank)) => {
@@ -133,6 +135,13 @@ impl PolicyZone {
         let (prefix, rule) = table.find(address)?;
         let rule = &self.rules.all()[rule as usize];
         Some((prefix, Found { skip: 0, scope: Match::Exact, rule, rank: 0 }))
+    }
+
+    /// Whether a trigger for the addresses of clients lets names pass that others do not get.
+    pub fn opens_for_clients(&self) -> bool {
+        let rules = self.rules.all();
+        let mut triggers = self.client_prefixes().into_iter().flat_map(PrefixTable::iter);
+        triggers.any(|(_, rule)| !rules[rule as usize].blocks())
     }
 
     /// Whether the answers are given by its records, with the response codes of RPZ.

@@ -69,6 +69,11 @@ impl<'a> Evaluation<'a> {
         Evaluation { judges, ..self }
     }
 
+    /// Those that are left after a passthru.
+    pub fn after(self, decision: &Decision<'_>) -> Evaluation<'a> {
+        Evaluation { judges: self.judges.and(Judges::after(decision)), ..self }
+    }
+
     /// With the zones of records among them.
     pub fn of_records(self) -> Evaluation<'a> {
         Evaluation { judges: Judges { records: true, ..self.judges }, ..self }

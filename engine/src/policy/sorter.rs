@@ -6,7 +6,7 @@
 use std::collections::{BinaryHeap, HashMap};
 
 use super::difference::ScopeFacts;
-use super::given::GivenTable;
+use super::given::{Given, GivenTable};
 use super::partitions::Item;
 use super::segment::Record;
 use super::{Match, Scope};
@@ -57,16 +57,6 @@ pub enum Merging<'a> {
     Records(GivenTable),
 }
 
-impl Merging<'_> {
-    /// The answers of a policy zone; none of a list.
-    pub fn into_given(self) -> GivenTable {
-        match self {
-            Merging::Precedence(_) => GivenTable::default(),
-            Merging::Records(given) => given,
-        }
-    }
-}
-
 pub struct Sorter<'a> {
     pub merging: Merging<'a>,
     pub scopes: Vec<Scope>,
@@ -77,6 +67,14 @@ pub struct Sorter<'a> {
 impl<'a> Sorter<'a> {
     pub fn new(merging: Merging<'a>) -> Sorter<'a> {
         Sorter { merging, scopes: Vec::new(), places: HashMap::new(), lines: Lines::default() }
+    }
+
+    /// The answers of a policy zone that its scopes have, in the end; none of a list.
+    pub fn take_given(&mut self) -> GivenTable {
+        match std::mem::replace(&mut self.merging, Merging::Precedence(&[])) {
+            Merging::Precedence(_) => GivenTable::default(),
+            Merging::Records(given) => given.used_by(&mut self.scopes),
+        }
     }
 
     /// The scopes from this one on, with what a comparison and the digest need to know of them.
@@ -117,27 +115,10 @@ impl<'a> Sorter<'a> {
 
     /// Merges all entries for one name, and counts their lines.
     fn merge<'b>(&mut self, items: impl Iterator<Item = Item<'b>>) -> u32 {
-        let mut scope = Scope::default();
-        let mut first = None;
-        for item in items {
-            let first = *first.get_or_insert(item.line);
-            let merged = match &mut self.merging {
-                Merging::Precedence(is_exemption) => scope.with(item.scope, item.rule, is_exemption),
-                Merging::Records(given) => match scope.with_record(item.scope, item.rule, given) {
-                    Some(merged) => merged,
-                    None => {
-                        self.lines.conflicts.note(item.line, first);
-                        if given.all()[item.rule as usize].is_passthru() {
-                            // Nothing is enforced beyond what was ordered.
-                            scope.set(item.scope, item.rule);
-                        }
-                        continue;
-                    }
-                },
-            };
-            self.lines.note(&item, merged != scope, first);
-            scope = merged;
-        }
+        let scope = match &mut self.merging {
+            Merging::Precedence(is_exemption) => merge_entries(items, is_exemption, &mut self.lines),
+            Merging::Records(given) => merge_records(items, given, &mut self.lines),
+        };
         self.place(scope.plain())
     }
 
@@ -151,6 +132,85 @@ impl<'a> Sorter<'a> {
             self.scopes.push(scope);
         }
         place
+    }
+}
+
+fn merge_entries<'a>(
+    items: impl Iterator<Item = Item<'a>>,
+    is_exemption: &[bool],
+    lines: &mut Lines,
+) -> Scope {
+    let mut scope = Scope::default();
+    let mut first = None;
+    for item in items {
+        let merged = scope.with(item.scope, item.rule, is_exemption);
+        lines.note(&item, merged != scope, *first.get_or_insert(item.line));
+        scope = merged;
+    }
+    scope
+}
+
+/// The answer of all records of a name, and that of its wildcard.
+fn merge_records<'a>(
+    items: impl Iterator<Item = Item<'a>>,
+    given: &mut GivenTable,
+    lines: &mut Lines,
+) -> Scope {
+    let (mut at, mut under) = (Joined::default(), Joined::default());
+    for item in items {
+        let side = if item.scope == Match::Below { &mut under } else { &mut at };
+        match side.add(&item, given) {
+            Some(is_new) => lines.note(&item, is_new, side.first),
+            None => lines.conflicts.note(item.line, side.first),
+        }
+    }
+    Scope {
+        at: at.place(given).map(|rule| (Match::Exact, rule)),
+        under: under.place(given).map(|rule| (Match::Below, rule)),
+    }
+}
+
+/// The records of one owner so far.
+#[derive(Default)]
+struct Joined {
+    /// The answer of its first record.
+    rule: Option<u32>,
+    /// The answer of several. It gets a number when it is complete.
+    several: Option<Given>,
+    /// The line of its first record.
+    first: u32,
+}
+
+impl Joined {
+    /// Whether the record is new; `None` if it cannot be beside the others.
+    fn add(&mut self, item: &Item<'_>, given: &GivenTable) -> Option<bool> {
+        let Some(rule) = self.rule else {
+            (self.rule, self.first) = (Some(item.rule), item.line);
+            return Some(true);
+        };
+        if self.several.is_none() && rule == item.rule {
+            return Some(false);
+        }
+        let other = &given.all()[item.rule as usize];
+        let held = self.several.as_ref().unwrap_or(&given.all()[rule as usize]);
+        match held.with(other) {
+            Some(joined) => {
+                let is_new = joined != *held;
+                self.several = Some(joined);
+                Some(is_new)
+            }
+            None => {
+                if other.is_passthru() {
+                    // Nothing is enforced beyond what was ordered.
+                    (self.rule, self.several) = (Some(item.rule), None);
+                }
+                None
+            }
+        }
+    }
+
+    fn place(self, given: &mut GivenTable) -> Option<u32> {
+        self.several.map(|several| given.place(several)).or(self.rule)
     }
 }
 
@@ -168,23 +228,6 @@ impl Scope {
             at: if scope == Match::Below { self.at } else { better(self.at) },
             under: if scope == Match::Exact { self.under } else { better(self.under) },
         }
-    }
-
-    /// Adds a record of a policy zone; `None` if the name cannot have it beside the others.
-    fn with_record(self, scope: Match, rule: u32, given: &mut GivenTable) -> Option<Scope> {
-        let held = if scope == Match::Below { self.under } else { self.at };
-        let rule = match held {
-            Some((_, held)) => given.combine(held, rule)?,
-            None => rule,
-        };
-        let mut merged = self;
-        merged.set(scope, rule);
-        Some(merged)
-    }
-
-    fn set(&mut self, scope: Match, rule: u32) {
-        let side = if scope == Match::Below { &mut self.under } else { &mut self.at };
-        *side = Some((scope, rule));
     }
 
     /// Entries that make this scope if they are added in turn.

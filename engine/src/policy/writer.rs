@@ -42,6 +42,8 @@ pub enum CompileError {
     Io(io::Error),
     /// Names were chosen for their hashes.
     HashFlood,
+    /// Too many names of a policy zone have only names below them.
+    TooDeep,
     /// The compiled list does not find its own names, or finds others.
     NotVerified,
 }
@@ -52,6 +54,9 @@ impl fmt::Display for CompileError {
             CompileError::Io(error) => write!(f, "cannot be written: {error}"),
             CompileError::HashFlood => f.write_str(
                 "holds names that were chosen so that a table of them becomes slow: refused as an attack",
+            ),
+            CompileError::TooDeep => f.write_str(
+                "more than a million names below wildcards have only names below them: refused as an attack",
             ),
             CompileError::NotVerified => f.write_str(
                 "what was compiled does not find all of its own names and no unlisted: a fault of dnsblock",
@@ -192,9 +197,9 @@ impl<'a> Writer<'a> {
         zone: Option<ZoneData>,
     ) -> Result<(Names, Option<Difference>, Ranges), CompileError> {
         footer.digest = std::mem::take(&mut self.digest).finish();
-        if let Some(zone) = zone {
-            let between = self.between(footer.clone())?;
-            footer.zone = Some(Arc::new(ZoneData { between, ..zone }));
+        if let Some(mut zone) = zone {
+            zone.between.extend(self.between(footer.clone())?);
+            footer.zone = Some(Arc::new(zone));
         }
         self.write(&footer.to_bytes())?;
         let sha256: [u8; 32] = std::mem::take(&mut self.sha256).finalize().into();
@@ -221,18 +226,19 @@ impl<'a> Writer<'a> {
 impl Writer<'_> {
     /// The empty non-terminals of the zone whose segments are written.
     fn between(&mut self, footer: Footer) -> Result<BTreeSet<String>, CompileError> {
-        match &mut self.sink {
+        let found = match &mut self.sink {
             Sink::Memory(memory) => {
                 let names = Names::unfinished(std::mem::take(memory), footer);
                 let found = between(&names);
                 *memory = names.into_bytes();
-                Ok(found)
+                found
             }
             Sink::File(file, _) => {
                 file.flush()?;
-                Ok(between(&Names::unfinished_file(file.path(), footer)?))
+                between(&Names::unfinished_file(file.path(), footer)?)
             }
-        }
+        };
+        found.ok_or(CompileError::TooDeep)
     }
 }
 

@@ -17,8 +17,8 @@ pub struct ZoneData {
     pub given: GivenTable,
     /// The triggers of addresses, as names.
     pub triggers: BTreeSet<String>,
-    /// Names below a wildcard that have no records, but names below them that have. Such a name ends the
-    /// wildcard (RFC 4592 2.2.2, 3.3.1).
+    /// Names below a wildcard without triggers: delegations, and names that have others below them. Such a
+    /// name ends the wildcard (RFC 4592 2.2.2, 3.3.1).
     pub between: BTreeSet<String>,
 }
 

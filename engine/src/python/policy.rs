@@ -192,6 +192,11 @@ impl PolicyZone {
     }
 
     #[getter]
+    fn opens_for_clients(&self) -> bool {
+        self.0.opens_for_clients()
+    }
+
+    #[getter]
     fn entries(&self) -> usize {
         self.0.listed()
     }

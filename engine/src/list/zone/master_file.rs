@@ -5,10 +5,13 @@
 use super::rdata::{self, Data, Soa};
 use crate::list::Reason;
 use crate::list::tokens::{strip_parent, word};
+use crate::name::Name;
 
 const EXPECTED: &str = "records of a zone file, as in `ads.example CNAME .`";
+const CLOSED: &str = "an end to each parenthesis; this may be a record, or text within an open one";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Lines and bytes of one record. Without these limits, an unclosed parenthesis would swallow the rest.
-const MAX_LINES: usize = 200;
+const MAX_LINES: usize = 100;
 const MAX_BYTES: usize = 256 << 10;
 /// RFC 2181 section 8.
 const MAX_TTL: u32 = i32::MAX as u32;
@@ -39,6 +42,12 @@ pub struct Include {
     pub origin: Option<Vec<u8>>,
 }
 
+/// The state around an included file.
+pub struct Around {
+    origin: Option<Vec<u8>>,
+    owner: Result<Vec<u8>, Reason>,
+}
+
 /// The state between lines. Names are absolute, without their last dot.
 pub struct MasterFile {
     /// The origin if the file names none.
@@ -54,6 +63,10 @@ pub struct MasterFile {
     /// The lines of a record whose parenthesis is open.
     open: Vec<u8>,
     lines: usize,
+    /// One of them looks like a record of its own. It may be one, if the parenthesis was never closed.
+    is_doubtful: bool,
+    /// After an invalid `$ORIGIN`: nobody knows which names are meant.
+    is_lost: bool,
     /// Whether every record is read in full, with those that are only about the zone.
     is_complete: bool,
 }
@@ -71,6 +84,8 @@ impl MasterFile {
             soa: None,
             open: Vec::new(),
             lines: 0,
+            is_doubtful: false,
+            is_lost: false,
             is_complete: false,
         }
     }
@@ -83,24 +98,47 @@ impl MasterFile {
     /// Reads a line without its line feed.
     pub fn take(&mut self, line: &[u8]) -> Result<Step<'_>, Reason> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if self.lines > 0 && starts_record(line) {
-            self.lines = 0; // the parenthesis was never closed
-        }
+        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         let is_part = self.lines > 0;
         if !is_part && is_plain(line) {
             return self.take_whole(line);
         }
+        self.is_doubtful = is_part && (self.is_doubtful || starts_record(line));
         match self.join(line) {
             Err(reason) => {
-                // Better to reject too many lines than to lose any in parentheses.
                 self.lines = 0;
+                self.take_owner();
                 Err(reason)
+            }
+            // No record is lost without a report, and none is made of the text of another one.
+            Ok(is_closed) if self.is_doubtful => {
+                if is_closed {
+                    self.take_owner();
+                }
+                Err(Reason::NotThisFormat(CLOSED))
             }
             Ok(false) => Ok(if is_part { Step::Part } else { Step::Nothing }),
             Ok(true) => {
                 let text = std::mem::take(&mut self.open);
                 self.take_whole(&text)
             }
+        }
+    }
+
+    /// Notes that a line was too long to be read.
+    pub fn skip(&mut self) {
+        self.owner = Err(Reason::LineTooLong);
+        self.lines = 0;
+    }
+
+    /// The owner of a record that cannot be read, for those that follow without one.
+    fn take_owner(&mut self) {
+        let text = std::mem::take(&mut self.open);
+        if text.first().is_some_and(|byte| !byte.is_ascii_whitespace() && *byte != b'$') {
+            self.owner = match self.apex {
+                Some(_) => self.relative(word(&text).0, false),
+                None => Err(Reason::NotThisFormat(EXPECTED)),
+            };
         }
     }
 
@@ -114,16 +152,16 @@ impl MasterFile {
         self.apex.or(self.origin).unwrap_or(self.zone)
     }
 
-    /// The origin, for `$INCLUDE`. It is the same after the file (RFC 1035 section 5.1).
-    pub fn enter(&mut self, origin: Option<Vec<u8>>) -> Option<Vec<u8>> {
-        let before = self.origin.clone();
-        self.origin = origin.or_else(|| before.clone());
-        before
+    /// Enters an included file. Afterwards, origin and owner are as before (RFC 1035 section 5.1).
+    pub fn enter(&mut self, origin: Option<Vec<u8>>) -> Around {
+        let around = Around { origin: self.origin.clone(), owner: self.owner.clone() };
+        self.origin = origin.or_else(|| around.origin.clone());
+        around
     }
 
-    pub fn leave(&mut self, origin: Option<Vec<u8>>) {
-        self.origin = origin;
-        self.lines = 0;
+    pub fn leave(&mut self, around: Around) {
+        (self.origin, self.owner) = (around.origin, around.owner);
+        (self.lines, self.is_lost) = (0, false);
     }
 
     /// Adds a line without its comment and parentheses to `open`. True if the record is complete.
@@ -171,10 +209,22 @@ impl MasterFile {
             return self.take_directive(text);
         }
         let is_same = text.starts_with(b" ") || text.starts_with(b"\t");
+        if is_same && word(text).0.eq_ignore_ascii_case(b"$INCLUDE") {
+            return Err(Reason::NotIncluded);
+        }
         let (owner, rest) = if is_same { (&b""[..], text) } else { word(text) };
-        let fields = rdata::fields(rest)?;
+        let fields = rdata::fields(rest);
         if !is_same {
-            self.owner = self.relative(owner, fields.rtype.eq_ignore_ascii_case(b"SOA"));
+            self.owner = match (&fields, &self.apex) {
+                (Ok(fields), _) => self.relative(owner, fields.rtype.eq_ignore_ascii_case(b"SOA")),
+                (Err(_), Some(_)) => self.relative(owner, false),
+                // A line that is no record does not name the zone.
+                (Err(reason), None) => Err(*reason),
+            };
+        }
+        let fields = fields?;
+        if self.is_lost {
+            return Err(Reason::OutsideZone);
         }
         let origin = self.origin.as_deref().unwrap_or_default();
         let data = rdata::parse(&fields, origin, self.is_complete)?;
@@ -202,16 +252,23 @@ impl MasterFile {
                 rdata::ttl(argument).filter(|_| is_alone).ok_or(Reason::NotThisFormat("`$TTL SECONDS`"))?;
             self.default_ttl = Some(ttl.min(MAX_TTL));
         } else if is(b"$ORIGIN") {
-            if !is_alone {
+            let is_relative = !argument.ends_with(b".");
+            let was_lost = std::mem::replace(&mut self.is_lost, true);
+            if !is_alone || was_lost && is_relative {
                 return Err(Reason::NotThisFormat("`$ORIGIN NAME`"));
             }
-            self.origin = Some(self.absolute(argument)?);
+            let origin = self.absolute(argument)?;
+            Name::from_text(&origin).map_err(Reason::from)?;
+            (self.origin, self.is_lost) = (Some(origin), false);
         } else if is(b"$INCLUDE") {
             let (origin, after) = word(after);
-            if argument.is_empty() || !after.trim_ascii().is_empty() {
-                return Err(Reason::NotThisFormat("`$INCLUDE FILE` or `$INCLUDE FILE ORIGIN`"));
+            if argument.is_empty() || !after.trim_ascii().is_empty() || self.is_lost {
+                return Err(Reason::NotIncluded);
             }
-            let origin = if origin.is_empty() { None } else { Some(self.absolute(origin)?) };
+            let origin = match origin {
+                b"" => None,
+                origin => Some(self.absolute(origin).map_err(|_| Reason::NotIncluded)?),
+            };
             let path = String::from_utf8_lossy(argument).trim_matches('"').to_string();
             return Ok(Step::Include(Include { path, origin }));
         } else {

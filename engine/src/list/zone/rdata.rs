@@ -9,13 +9,24 @@ use domain::zonefile::inplace::{Entry, Zonefile};
 use crate::list::Reason;
 use crate::list::tokens::word;
 use crate::message::rtype;
+use crate::name::Name;
 use crate::policy::DataRecord;
 
 const EXPECTED: &str = "records of a zone file, as in `ads.example CNAME .`";
 const ONE_NAME: &str = "one name after CNAME";
 /// Types whose records are only about the zone, whatever their owner is.
-const DNSSEC: [&[u8]; 8] =
-    [b"DNSKEY", b"RRSIG", b"NSEC", b"NSEC3", b"NSEC3PARAM", b"CDS", b"CDNSKEY", b"ZONEMD"];
+const DNSSEC: [(&[u8], u16); 8] = [
+    (b"DNSKEY", 48),
+    (b"RRSIG", 46),
+    (b"NSEC", 47),
+    (b"NSEC3", 50),
+    (b"NSEC3PARAM", 51),
+    (b"CDS", 59),
+    (b"CDNSKEY", 60),
+    (b"ZONEMD", 63),
+];
+/// Begins data that is written by number (RFC 3597 section 5).
+const BY_NUMBER: &[u8] = b"\\#";
 
 /// The numbers of the zone's SOA record.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,7 +112,8 @@ pub fn is_type(word: &[u8]) -> bool {
 pub fn parse(fields: &Fields<'_>, origin: &[u8], is_complete: bool) -> Result<Data, Reason> {
     let is = |name: &[u8]| fields.rtype.eq_ignore_ascii_case(name);
     let ttl = fields.ttl.unwrap_or(0);
-    if is(b"CNAME") && !is_complete {
+    let is_by_number = fields.data.starts_with(BY_NUMBER);
+    if is(b"CNAME") && !is_complete && !is_by_number {
         let (target, after) = word(fields.data);
         if !after.trim_ascii().is_empty() {
             return Err(Reason::NotThisFormat(ONE_NAME));
@@ -115,13 +127,13 @@ pub fn parse(fields: &Fields<'_>, origin: &[u8], is_complete: bool) -> Result<Da
         }
         return Ok(Data::Cname(absolute(target, origin)?));
     }
-    if is(b"A") {
+    if is(b"A") && !is_by_number {
         let text = std::str::from_utf8(fields.data).ok();
         let address = text.and_then(|text| text.parse::<std::net::Ipv4Addr>().ok());
         let address = address.ok_or(Reason::NotThisFormat("an IPv4 address after A"))?;
         return Ok(Data::Other(DataRecord { rtype: rtype::A, rdata: address.octets().into(), ttl }));
     }
-    if !is_complete && DNSSEC.into_iter().any(is) {
+    if !is_complete && DNSSEC.into_iter().any(|(name, _)| is(name)) {
         return Ok(Data::Dnssec(None));
     }
     let record = read(fields, origin).ok_or(Reason::NotThisFormat(EXPECTED))?;
@@ -133,7 +145,14 @@ pub fn parse(fields: &Fields<'_>, origin: &[u8], is_complete: bool) -> Result<Da
             Data::Soa(Soa { serial: number(0), minimum: number(16) }, record)
         }
         rtype::NS => Data::Ns(record),
-        _ if DNSSEC.into_iter().any(is) => Data::Dnssec(Some(record)),
+        rtype if DNSSEC.into_iter().any(|(_, number)| number == rtype) => Data::Dnssec(Some(record)),
+        rtype::CNAME if !is_complete => {
+            let (target, _) = Name::parse(&record.rdata, 0).map_err(|_| Reason::NotThisFormat(ONE_NAME))?;
+            match target.labels() {
+                0 => Data::Cname(Vec::new()),
+                _ => Data::Cname(target.to_string().into_bytes()),
+            }
+        }
         _ => Data::Other(record),
     })
 }

@@ -11,8 +11,9 @@ use crate::list::files::{self, Failure, FileSummary, ListFile, Unreadable};
 
 /// Files that include each other.
 const MAX_DEPTH: usize = 8;
-/// Files that a zone may include.
+/// Files that a zone may include, and how often it may include any.
 const MAX_FILES: usize = 100;
+const MAX_INCLUDES: usize = 1000;
 const INCLUDE: &[u8] = b"$INCLUDE";
 
 /// Where a line is.
@@ -59,6 +60,7 @@ struct Reader<'a> {
     remaining: u64,
     number: u32,
     depth: usize,
+    includes: usize,
     /// Why an included file could not be read.
     failure: Option<Failure>,
 }
@@ -86,8 +88,9 @@ pub fn read(
 pub fn find_files(file: ListFile, max_bytes: u64) -> Result<Vec<ListFile>, Failure> {
     let mut has_includes = false;
     let look = |_, line: Option<&[u8]>| {
-        let start = line.and_then(|line| line.get(..INCLUDE.len()));
-        has_includes |= start.is_some_and(|start| start.eq_ignore_ascii_case(INCLUDE));
+        // Most lines have no `$`.
+        let line = line.filter(|line| memchr::memchr(b'$', line).is_some()).unwrap_or_default();
+        has_includes |= line.to_ascii_uppercase().windows(INCLUDE.len()).any(|part| part == INCLUDE);
         Ok(())
     };
     files::read(&file, max_bytes, look, |_| ())?;
@@ -110,8 +113,21 @@ impl<'a> Reader<'a> {
         progress: &'a Progress,
     ) -> Reader<'a> {
         let summaries = files.iter().map(|_| None).collect();
-        let (included, remaining, number, depth, failure) = (Vec::new(), max_bytes, 0, 0, None);
-        Reader { files, included, folder, summaries, master, progress, remaining, number, depth, failure }
+        let (included, failure) = (Vec::new(), None);
+        let (remaining, number, depth, includes) = (max_bytes, 0, 0, 0);
+        Reader {
+            files,
+            included,
+            folder,
+            summaries,
+            master,
+            progress,
+            remaining,
+            number,
+            depth,
+            includes,
+            failure,
+        }
     }
 
     fn read_all(&mut self, take: &mut Take<'_>) -> Result<(), Failure> {
@@ -145,10 +161,19 @@ impl<'a> Reader<'a> {
     ) -> io::Result<()> {
         self.number = self.number.saturating_add(1);
         let place = Place { file, line, number: self.number };
-        let Some(text) = text else { return take(place, b"", Taken::Rejected(Reason::LineTooLong)) };
+        let Some(text) = text else {
+            self.master.skip();
+            return take(place, b"", Taken::Rejected(Reason::LineTooLong));
+        };
         let include = match self.master.take(text) {
             Ok(Step::Nothing | Step::Part) => return take(place, text, Taken::Silent),
             Ok(Step::Record(record)) => return take(place, text, Taken::Record(record)),
+            Err(Reason::NotIncluded) => {
+                let path = String::from_utf8_lossy(text).trim().to_string();
+                let failure = self.refused(place, &format!("{path}: {}", Reason::NotIncluded));
+                self.failure.get_or_insert(failure);
+                return Err(io::Error::other("an included file"));
+            }
             Err(reason) => return take(place, text, Taken::Rejected(reason)),
             Ok(Step::Include(include)) => include,
         };
@@ -169,26 +194,26 @@ impl<'a> Reader<'a> {
 
     /// The included file. One that is missing costs the whole zone: nobody knows what it would have said.
     fn find(&mut self, include: &Include, place: Place) -> Result<usize, Failure> {
-        let label = self.files[place.file].label.clone();
-        let refused = |why: &str| {
-            let label = label.clone();
-            let reason = format!("line {}: $INCLUDE {}: {why}", place.line, include.path);
-            Failure::Unreadable(Unreadable { label, code: "UNREADABLE", reason })
-        };
+        let refused =
+            |this: &Self, why: &str| this.refused(place, &format!("$INCLUDE {}: {why}", include.path));
+        self.includes += 1;
+        if self.includes > MAX_INCLUDES {
+            return Err(refused(self, "files are included more than a thousand times"));
+        }
         if self.depth == MAX_DEPTH {
-            return Err(refused("files include each other more than eight times"));
+            return Err(refused(self, "files include each other more than eight times"));
         }
         if let Some(known) = self.included.iter().position(|path| *path == include.path) {
             return Ok(known + 1);
         }
         if self.included.len() == MAX_FILES {
-            return Err(refused("more than a hundred files"));
+            return Err(refused(self, "more than a hundred files"));
         }
         if let Some(folder) = &self.folder {
             let path = folder.join(&include.path).canonicalize();
-            let path = path.map_err(|error| refused(&format!("cannot be read: {error}")))?;
+            let path = path.map_err(|error| refused(self, &format!("cannot be read: {error}")))?;
             if !path.starts_with(folder) || !path.is_file() {
-                return Err(refused("not a file in the folder of the zone"));
+                return Err(refused(self, "not a file in the folder of the zone"));
             }
             self.files.push(ListFile { label: path.to_string_lossy().into_owned(), path });
             self.summaries.push(None);
@@ -196,7 +221,13 @@ impl<'a> Reader<'a> {
         self.included.push(include.path.clone());
         match self.included.len() < self.files.len() {
             true => Ok(self.included.len()),
-            false => Err(refused("it was not there when the zone was read")),
+            false => Err(refused(self, "it was not there when the zone was read")),
         }
+    }
+
+    fn refused(&self, place: Place, why: &str) -> Failure {
+        let label = self.files[place.file].label.clone();
+        let reason = format!("line {}: {why}", place.line);
+        Failure::Unreadable(Unreadable { label, code: "UNREADABLE", reason })
     }
 }

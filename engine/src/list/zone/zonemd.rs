@@ -7,6 +7,7 @@ use sha2::{Digest, Sha384, Sha512};
 use super::master_file::MasterFile;
 use super::rdata::Data;
 use super::reading::{self, Taken};
+use crate::list::Reason;
 use crate::list::compile::Progress;
 use crate::list::files::{Failure, ListFile};
 use crate::message::rtype;
@@ -46,6 +47,8 @@ pub fn verify(files: &[ListFile], master: MasterFile, max_bytes: u64) -> Result<
     let mut take = |_: reading::Place, _: &[u8], taken: Taken<'_>| -> io::Result<()> {
         match taken {
             Taken::Silent => {}
+            // It does not belong to the zone.
+            Taken::Rejected(Reason::OutsideZone) => {}
             Taken::Rejected(_) | Taken::Unfinished(_) => has_all = false,
             Taken::Record(record) => {
                 let is_apex = record.owner.is_empty();
