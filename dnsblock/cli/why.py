@@ -124,6 +124,8 @@ def _when(answer: dict[str, Any]) -> str:
 def _by(decided: dict[str, Any]) -> str:
     if decided["orders"]:
         return f"order {', '.join(decided['orders'])}"
+    if decided["kind"] == "rpz":
+        return "a record"
     return "an exception of its list" if decided["is_exception"] else "a list"
 
 

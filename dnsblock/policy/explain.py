@@ -18,6 +18,7 @@ class CoveringEntry(TypedDict):
     """
 
     zone: str
+    kind: str  # of the zone: orders, list, addresses or rpz
     mode: str
     entry: str
     match: str
@@ -62,6 +63,7 @@ def explain_all(
 ) -> list[Explanation]:
     """Explains many names at once: the orders behind all of them are found in one pass."""
     found = [policy.snapshot.covering(target, client) for target in targets]
+    kinds = {zone.name: zone.kind for zone in config.zones}
     limited = {zone.name for zone in config.zones if zone.clients is not None} if client is None else set()
     orders = _orders_of({(entry.zone, entry.entry) for own in found for entry in own}, policy, config)
     given = {zone.name for zone in config.zones if zone.gives_answers}
@@ -70,7 +72,7 @@ def explain_all(
     passing = {zone.name for zone in named if config.answer(zone.answer).is_passthru}
     return [
         {
-            **_explanation(str(target), own, orders, lists - passing, policy),
+            **_explanation(str(target), own, orders, lists - passing, policy, kinds=kinds),
             "notes": [
                 f"zone {zone} applies to some clients only: `--client ADDRESS` explains it for one of them"
                 for zone in sorted(limited & {entry.zone for entry in own})
@@ -86,11 +88,14 @@ def _explanation(
     orders: Mapping[tuple[str, str], list[InForce]],
     blocking_lists: Set[str],
     policy: Policy,
+    *,
+    kinds: Mapping[str, str],
 ) -> Explanation:
     covering: list[CoveringEntry] = [
         {
             "is_exception": entry.zone in blocking_lists and entry.action in (None, "passthru"),
             "zone": entry.zone,
+            "kind": kinds[entry.zone],
             "mode": "shadow" if entry.is_shadow else "enforce",
             "entry": entry.entry,
             "match": entry.scope,

@@ -258,7 +258,9 @@ impl MasterFile {
                 return Err(Reason::NotThisFormat("`$ORIGIN NAME`"));
             }
             let origin = self.absolute(argument)?;
-            Name::from_text(&origin).map_err(Reason::from)?;
+            if !origin.is_empty() {
+                Name::from_text(&origin).map_err(Reason::from)?;
+            }
             (self.origin, self.is_lost) = (Some(origin), false);
         } else if is(b"$INCLUDE") {
             let (origin, after) = word(after);

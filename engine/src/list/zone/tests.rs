@@ -214,6 +214,27 @@ fn nothing_is_enforced_because_of_a_line_that_cannot_be_read() {
     }
 }
 
+/// As BIND writes zones, and as `dig AXFR` prints them.
+#[test]
+fn names_may_be_relative_to_any_origin() {
+    let dumped = "$ORIGIN .\n$TTL 300\nrpz.example IN SOA localhost. root.localhost. (\n\t1 ; serial\n\t2 3 4 5 )\n\
+                  \t\tNS localhost.\n$ORIGIN rpz.example.\n$ORIGIN example.rpz.example.\na CNAME .\n*.a CNAME *.\n\
+                  $ORIGIN 2.0.192.rpz-ip.rpz.example.\n24.0 CNAME .\n$ORIGIN .\nb.example.rpz.example CNAME .\n";
+    let transferred = "rpz.example. 5 IN SOA localhost. root.localhost. 1 2 3 4 5\nrpz.example. 300 IN NS localhost.\n\
+                       a.example.rpz.example. 300 IN CNAME .\n*.a.example.rpz.example. 300 IN CNAME *.\n\
+                       24.0.2.0.192.rpz-ip.rpz.example. 300 IN CNAME .\nb.example.rpz.example. 300 IN CNAME .\n\
+                       rpz.example. 5 IN SOA localhost. root.localhost. 1 2 3 4 5\n";
+    let [dumped, transferred] = [dumped, transferred].map(compiled);
+    assert_eq!((dumped.report.accepted, dumped.report.rejected), (4, 0), "{:?}", dumped.report.rejected_by);
+    assert_eq!(dumped.compiled.names.digest(), transferred.compiled.names.digest());
+    let snapshot = snapshot(vec![dumped]);
+    for (name, action) in
+        [("a.example", Action::Nxdomain), ("x.a.example", Action::Nodata), ("b.example", Action::Nxdomain)]
+    {
+        assert_eq!(decided(&snapshot, name), Some(action), "{name}");
+    }
+}
+
 #[test]
 fn a_line_that_is_no_record_does_not_name_the_zone() {
     let text = "some words\nrpz.vendor. 30 SOA localhost. root.localhost. 7 1 1 1 1\nrpz.vendor. NS localhost.\n\
