@@ -1,4 +1,4 @@
-"""Pushes orders to the issuers' APIs of several instances at once, and follows what becomes of them.
+"""Talks to the issuers' APIs of several instances at once: pushes orders, and compares what they enforce.
 
 A push is repeated after a lost connection, which is safe: an instance recognises a document that it has.
 """
@@ -8,7 +8,7 @@ import contextlib
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -52,7 +52,7 @@ class Credentials:
 
 
 class _Failed(Exception):  # noqa: N818  # house style: named for what happened
-    """A push that cannot go on; `code` is that of the command."""
+    """A request that cannot go on; `code` is that of the command."""
 
     def __init__(self, code: Exit, reason: str) -> None:
         super().__init__(reason)
@@ -190,16 +190,22 @@ def cannot_reach(order: Mapping[str, Any] | None, seconds: float) -> bool:
     return order["state"] == "scheduled" and starts > datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-# ------- Receipts -------
+# ------- The same question to all instances -------
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    path: str
+    is_answer: Callable[[dict[str, Any]], bool]
+    is_patient: bool  # whether an instance that cannot be reached is asked again
 
 
 @dataclass(slots=True)
 class Fetched:
-    """The receipt of an order from one instance."""
+    """The answer of one instance, or the reason why there is none."""
 
     url: str
-    receipt: str | None = None  # JSON
-    signature: str | None = None  # armoured
+    answer: dict[str, Any] | None = None
     error: str | None = None
     code: Exit = Exit.DONE
 
@@ -207,11 +213,55 @@ class Fetched:
 async def fetch_receipts(
     urls: Sequence[str], issuer: str, number: str, credentials: Credentials, seconds: float
 ) -> list[Fetched]:
-    """Asks all instances at once for a receipt of an order."""
-    return list(await asyncio.gather(*(_fetch(url, issuer, number, credentials, seconds) for url in urls)))
+    """Asks all instances at once for a receipt of an order, and again while they cannot be reached."""
+    question = _Question(f"{order_path(issuer, number)}/receipt", _is_receipt, is_patient=True)
+    return await _from_all(urls, question, credentials, seconds)
 
 
-async def _fetch(url: str, issuer: str, number: str, credentials: Credentials, seconds: float) -> Fetched:
+async def fetch_snapshots(urls: Sequence[str], credentials: Credentials, seconds: float) -> list[Fetched]:
+    """Asks all instances at once what they enforce, and none twice: who is down now is what matters."""
+    question = _Question("/v1/snapshot", _is_snapshot, is_patient=False)
+    return await _from_all(urls, question, credentials, seconds)
+
+
+def _is_receipt(answer: dict[str, Any]) -> bool:
+    match answer:
+        case {"receipt": str(), "signature": str()}:
+            return True
+    return False
+
+
+def _is_snapshot(answer: dict[str, Any]) -> bool:
+    match answer:
+        case {
+            "version": str(),
+            "serial": int(),
+            "digest": str(),
+            "published_at": str(published_at),
+            "queries": int(),
+            "seconds": int() | float(),
+            "zones": [*zones],
+        }:
+            with contextlib.suppress(ValueError):
+                is_utc = datetime.fromisoformat(published_at).tzinfo is not None
+                return is_utc and all(_is_zone(zone) for zone in zones)
+    return False
+
+
+def _is_zone(zone: object) -> bool:
+    match zone:
+        case {"name": str(), "digest": str()}:
+            return True
+    return False
+
+
+async def _from_all(
+    urls: Sequence[str], question: _Question, credentials: Credentials, seconds: float
+) -> list[Fetched]:
+    return list(await asyncio.gather(*(_from_one(url, question, credentials, seconds) for url in urls)))
+
+
+async def _from_one(url: str, question: _Question, credentials: Credentials, seconds: float) -> Fetched:
     found = Fetched(url)
     client = httpx.AsyncClient(
         base_url=url,
@@ -221,18 +271,18 @@ async def _fetch(url: str, issuer: str, number: str, credentials: Credentials, s
     )
     try:
         async with asyncio.timeout(seconds), client:
-            while found.receipt is None:
+            while found.answer is None:
                 try:
-                    status, answer = await _ask(client, "GET", f"{order_path(issuer, number)}/receipt")
+                    status, answer = await _ask(client, "GET", question.path)
                 except _Temporary as err:
+                    if not question.is_patient:
+                        raise _Failed(Exit.UNREACHABLE, str(err)) from err
                     found.error = str(err)
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
-                match answer:
-                    case {"receipt": str(receipt), "signature": str(signature)} if status == 200:
-                        found.receipt, found.signature, found.error = receipt, signature, None
-                    case _:
-                        raise _refused(status, answer)
+                if status != 200 or not question.is_answer(answer):
+                    raise _refused(status, answer)
+                found.answer, found.error = answer, None
     except TimeoutError:
         found.code, found.error = Exit.UNREACHABLE, found.error or f"no response within {seconds:g} s"
     except _Failed as err:

@@ -242,6 +242,18 @@ def _web_address(text: str) -> str:
     return text
 
 
+def instance_url(text: str) -> str:
+    """The issuers' API of an instance, without a slash at the end. Raises `ValueError`."""
+    try:
+        parts = urlsplit(text)
+        is_valid = parts.port != 0 and bool(parts.hostname)
+    except ValueError:
+        is_valid = False
+    if not is_valid or not re.fullmatch(r"https://[^\s/@?#]+/?", text):
+        raise ValueError("write https://HOST or https://HOST:PORT")
+    return text.rstrip("/")
+
+
 def _list_place(value: Any, info: ValidationInfo) -> Any:
     """A file, a folder, or a URL, which stays a string."""
     if not isinstance(value, str) or "://" not in value:
@@ -401,6 +413,7 @@ SocketPath = Annotated[Path, BeforeValidator(_socket_path)]
 Servers = BeforeValidator(_servers)
 ContactUri = Annotated[str, from_text(_contact)]
 WebAddress = Annotated[str, from_text(_web_address)]
+InstanceUrl = Annotated[str, from_text(instance_url)]
 HttpsFolder = Annotated[str, from_text(_https_folder)]
 Origin = Annotated[str, from_text(_origin)]
 WitnessKey = Annotated[VerifierKey, from_text(witness_key)]

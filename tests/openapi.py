@@ -171,6 +171,15 @@ def events() -> dict[str, Any]:
     }
 
 
+def snapshot() -> dict[str, Any]:
+    return {
+        "operationId": "getSnapshot",
+        "summary": "The content that this instance enforces, and since when",
+        "description": "`dnsblock fleet status` compares it between instances. The role `read` is needed.",
+        "responses": {"200": answer("The instance.", models.Instance), **problems(400, 401, 403, 503)},
+    }
+
+
 def description() -> dict[str, Any]:
     """The whole document."""
     codes = ", ".join(TITLES)
@@ -192,6 +201,7 @@ def description() -> dict[str, Any]:
                 ORDER_PATH: {"get": show_order()},
                 f"{ORDER_PATH}/receipt": {"get": receipt()},
                 "/v1/events": {"get": events()},
+                "/v1/snapshot": {"get": snapshot()},
             },
             "components": {
                 "securitySchemes": {

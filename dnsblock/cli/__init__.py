@@ -22,6 +22,7 @@ from dnsblock.cli.common import (
     print_table,
 )
 from dnsblock.cli.export import export
+from dnsblock.cli.fleet import fleet
 from dnsblock.cli.impact import impact
 from dnsblock.cli.log import log
 from dnsblock.cli.orders import order
@@ -402,6 +403,7 @@ for command in (
     lists.history,
     lists.rollback,
     export,
+    fleet,
     why,
 ):
     main.add_command(command)

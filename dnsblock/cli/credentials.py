@@ -1,12 +1,10 @@
 """The options of commands that talk to the issuers' APIs of other instances: addresses and credentials."""
 
 import os
-import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
 
@@ -23,18 +21,18 @@ TOKEN_VARIABLE = "DNSBLOCK_TOKEN"  # noqa: S105  # the name of a variable
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def urls_of(_: click.Context, __: click.Parameter, values: Iterable[str]) -> tuple[str, ...]:
+def urls_of(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
     """The addresses of instances, without a slash at the end."""
+    if not values:
+        return ()
+    from dnsblock.values import instance_url
+
     urls = []
     for value in values:
         try:
-            parts = urlsplit(value)
-            is_valid = parts.port != 0 and parts.hostname and parts.scheme == "https"
-        except ValueError:
-            is_valid = False
-        if not is_valid or not re.fullmatch(r"https://[^\s/@?#]+/?", value):
-            raise click.BadParameter(f"'{printable(value)}': write https://HOST or https://HOST:PORT")
-        urls.append(value.rstrip("/"))
+            urls.append(instance_url(value))
+        except ValueError as err:
+            raise click.BadParameter(f"'{printable(value)}': {err}") from err
     if len(urls) > MAX_INSTANCES:
         raise click.BadParameter(f"more than {MAX_INSTANCES:,} instances")
     return tuple(dict.fromkeys(urls))

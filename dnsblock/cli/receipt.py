@@ -148,9 +148,10 @@ def _instance(one: "Fetched") -> dict[str, Any]:
     """The part of one instance. The receipt is the text that was signed."""
     facts: dict[str, Any] = {"url": one.url, "error": one.error, "instance": None, "state": None}
     facts |= dict.fromkeys(TIMES)
-    if one.receipt is not None:
-        content = json.loads(one.receipt)
+    if one.answer is not None:
+        content = json.loads(one.answer["receipt"])
         facts["instance"], order = content["instance"], content["order"]
         facts |= {key: order[key] for key in ("state", *TIMES)}
         facts["lifting"] = content["lifting"]
-    return facts | {"receipt": one.receipt, "signature": one.signature}
+    answer = one.answer or {}
+    return facts | {key: answer.get(key) for key in ("receipt", "signature")}

@@ -15,6 +15,7 @@ from dnsblock.http.callers import Caller, api_caller
 from dnsblock.http.connections import TlsConnections
 from dnsblock.http.control import Control
 from dnsblock.http.events import Streams, events_routes
+from dnsblock.http.instance import instance_routes
 from dnsblock.http.orders import Site, orders_routes
 from dnsblock.http.paths import RawPath
 from dnsblock.http.receipts import receipt_routes
@@ -71,6 +72,7 @@ def issuers_routes(control: Control, gate: Gate) -> list[Route]:
         *orders_routes(control, site),
         *receipt_routes(control, gate.identify),
         *events_routes(control, gate.identify, gate.streams),
+        *instance_routes(control, gate.identify),
     ]
 
 

@@ -273,3 +273,28 @@ class ProblemDetails(Model):
     documents: tuple[DocumentVerdict, ...] = Field(
         default=(), description="The verdict on each document, if documents are refused."
     )
+
+
+# ------- The instance -------
+
+
+class InstanceZone(Model):
+    """A zone of orders, and its content."""
+
+    name: str
+    issuer: str
+    mode: Literal["enforce", "shadow"]
+    digest: str = Field(description="The same on every instance that enforces the same orders alike.")
+
+
+class Instance(Model):
+    """The content that an instance enforces, and since when."""
+
+    version: str = Field(description="Of dnsblock.")
+    started_at: Time
+    serial: int = Field(description="Of the snapshot in force. Each instance counts its own.")
+    digest: str = Field(description="Of the snapshot: the same on every instance that enforces the same.")
+    published_at: Time = Field(description="Since when this snapshot is in force.")
+    queries: int = Field(description="In the last `seconds`, over all transports.")
+    seconds: float = Field(description="About a minute; shorter after startup.")
+    zones: tuple[InstanceZone, ...] = Field(description="The zones of the client's issuers.")
