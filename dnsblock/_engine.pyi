@@ -382,7 +382,8 @@ class PlacedZone:
 class Covering:
     """An entry that covers a name or an address.
 
-    `action` is None for an exemption. `scope` is `prefix` for addresses. Shadow entries never decide.
+    `action` is None for an exemption. `scope` is `prefix` for addresses of responses, `client` for those of
+    clients. Shadow entries never decide.
     """
 
     zone: str

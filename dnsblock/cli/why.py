@@ -17,6 +17,7 @@ COVERS = {
     "subtree": "this name and all names below it",
     "below": "all names below it",
     "prefix": "responses with these addresses",
+    "client": "queries from these addresses",
 }
 
 
@@ -91,7 +92,8 @@ def _print(answer: dict[str, Any]) -> None:
         click.echo(f"  by zone {decided['zone']}, {_by(decided)}")
         click.echo(f"  entry {decided['entry']} ({decided['match']}: {COVERS[decided['match']]})")
         click.echo(f"  action {decided['action']}")
-    if decided != (over_tcp := answer["decided_over_tcp_by"]):
+    over_tcp = answer["decided_over_tcp_by"]
+    if (decided, answer["verdict"]) != (over_tcp, answer["verdict_over_tcp"]):
         by = f" by zone {over_tcp['zone']}, action {over_tcp['action']}" if over_tcp is not None else ""
         click.echo(f"  over TCP: {answer['verdict_over_tcp']}{by}")
     _print_here(answer)

@@ -191,11 +191,12 @@ def _split(compiled: CompiledList) -> Finding | None:
 
 def rejected(compiled: CompiledList, limit: float) -> Finding | None:
     """Rejects a list if more than `limit` percent of its lines are invalid."""
+    counted = {code: count for code, count in compiled.rejected_by.items() if code not in _HARMLESS}
     bad = compiled.rejected - sum(compiled.rejected_by.get(code, 0) for code in _HARMLESS)
     if compiled.lines == 0 or bad <= compiled.lines * limit / 100:
         return None
     percent = 100 * bad / compiled.lines
-    reasons = ", ".join(f"{count:,} {code}" for code, count in sorted(compiled.rejected_by.items()))
+    reasons = ", ".join(f"{count:,} {code}" for code, count in sorted(counted.items()))
     text = f"{bad:,} of {compiled.lines:,} lines are invalid ({percent:.2f} %, more than {limit:g} %)"
     numbers = {"rejected": bad, "lines": compiled.lines, "percent": round(percent, 3), "limit": limit}
     return Finding("TOO_MANY_REJECTED", f"{text}: {reasons}", numbers)

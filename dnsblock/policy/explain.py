@@ -113,16 +113,18 @@ def _explanation(
         "verdict": _verdict(decided_by),
         "serial": policy.snapshot.serial,
         "decided_by": decided_by,
-        "verdict_over_tcp": _verdict(over_tcp_by),
+        "verdict_over_tcp": _verdict(over_tcp_by, is_over_tcp=True),
         "decided_over_tcp_by": over_tcp_by,
         "covering": covering,
         "notes": [],
     }
 
 
-def _verdict(decided_by: CoveringEntry | None) -> str:
+def _verdict(decided_by: CoveringEntry | None, *, is_over_tcp: bool = False) -> str:
     if decided_by is None:
         return "not blocked"
+    if is_over_tcp and decided_by["action"] == "truncate":  # `rpz-tcp-only.`: the query passes
+        return "passthru"
     return "passthru" if decided_by["action"] == "passthru" else "blocked"
 
 

@@ -115,6 +115,12 @@ def test_the_zone_of_a_decision_is_named(given: Subject):
     assert given.cli("why", "data.t.example").json["decided_by"]["action"] == "data"
     assert given.cli("why", "pass.t.example").json["verdict"] == "passthru"
     assert given.cli("why", "x.nx.t.example").json["verdict"] == "not blocked"
+    tcp_only = given.cli("why", "tcp.t.example").json
+    assert (tcp_only["verdict"], tcp_only["verdict_over_tcp"]) == ("blocked", "passthru")
+    assert (
+        "  over TCP: passthru by zone rpz, action truncate\n"
+        in given.cli("why", "tcp.t.example", as_json=False).stdout
+    )
     count = given.metrics().total("dnsblock_blocked_total", zone="rpz", action="data")
     given.query("data.t.example")
     given.wait_for_metric("dnsblock_blocked_total", count + 1, zone="rpz", action="data")
@@ -262,8 +268,43 @@ def test_why_explains_it_for_a_client(subject: Subject, upstream: StubUpstream):
     assert (said["verdict"], said["decided_by"]["zone"], said["notes"]) == ("blocked", "school", [])
     said = subject.cli("why", "b.example", "--client", "10.0.0.1").json
     assert (said["verdict"], said["decided_by"]["entry"]) == ("blocked", "10.0.0.1/32")
+    assert said["decided_by"]["match"] == "client"
     assert subject.cli("why", "b.example", "--client", "10.0.0.2").json["verdict"] == "not blocked"
     assert subject.cli("why", "b.example", "--client", "nobody").code == 2
+
+
+@pytest.mark.parametrize(
+    ("client", "verdict", "entry"),
+    [
+        ("10.0.0.1", "blocked", "10.0.0.1/32"),  # its own action, before the address of the response
+        ("10.0.0.2", "passthru", "10.0.0.2/32"),
+        ("10.0.0.3", "blocked", "192.0.2.0/24"),
+    ],
+)
+def test_why_explains_an_address_for_a_client(
+    subject: Subject, upstream: StubUpstream, client: str, verdict: str, entry: str
+):
+    """The client's address decides before those of the response (draft-vixie-dnsop-dns-rpz section 5.4)."""
+    triggers = [
+        "32.1.0.0.10.rpz-client-ip CNAME *.",
+        "32.2.0.0.10.rpz-client-ip CNAME rpz-passthru.",
+        "24.0.2.0.192.rpz-ip CNAME .",
+    ]
+    start(subject, upstream, rpz(), files={"rpz.zone": triggers})
+    said = subject.cli("why", "192.0.2.7", "--client", client).json
+    assert (said["verdict"], said["decided_by"]["entry"]) == (verdict, entry)
+    assert [one["decides"] for one in said["covering"]].count(True) == 1
+
+
+def test_an_earlier_list_decides_about_what_a_client_may_pass(subject: Subject, upstream: StubUpstream):
+    """A passthru of a client ends policy zones in RPZ format, and not lists before it."""
+    listed = {"name": "nets", "addresses": "nets.txt", "answer": "nodata"}
+    files = {"rpz.zone": ["32.66.0.0.127.rpz-client-ip CNAME rpz-passthru."], "nets.txt": "192.0.2.7\n"}
+    start(subject, upstream, listed, rpz(), files=files)
+    said = subject.cli("why", "192.0.2.7", "--client", "127.0.0.66").json
+    assert (said["verdict"], said["decided_by"]["zone"]) == ("blocked", "nets")
+    upstream.script = lambda asked: asked.response(chain(asked.name, addresses=["192.0.2.7"]))
+    assert answer_for(subject, "127.0.0.66", "a.example").is_nodata
 
 
 def test_a_zone_for_some_clients_is_not_exported(subject: Subject, upstream: StubUpstream):

@@ -267,6 +267,14 @@ impl Snapshot {
         })
     }
 
+    /// The decision about all queries of a client by its address, whatever their name.
+    pub fn find_client(&self, client: QueryClient) -> Option<Decision<'_>> {
+        let mut zones = self.zones.iter().enumerate();
+        zones.find_map(|(place, PlacedZone { zone, clients, .. })| {
+            applies_to(clients, client.address).then(|| zone.decide_client(place, client)).flatten()
+        })
+    }
+
     /// Whether decisions depend on the client: what one may see, another may not.
     pub fn depends_on_client(&self) -> bool {
         self.depends_on_client
@@ -463,9 +471,14 @@ impl PolicyZone {
         walk: &Walk,
         client: QueryClient,
     ) -> Option<Decision<'_>> {
-        let by_client = self.find_client(client.address).map(|(_, found)| found);
-        let by_client = by_client.and_then(|found| Decision::new((place, self), found, client.transport, 0));
+        let by_client = self.decide_client(place, client);
         by_client.or_else(|| self.decide_name(place, name, walk, client.transport))
+    }
+
+    /// The same by the address of the client only.
+    fn decide_client(&self, place: usize, client: QueryClient) -> Option<Decision<'_>> {
+        let (_, found) = self.find_client(client.address)?;
+        Decision::new((place, self), found, client.transport, 0)
     }
 
     /// The same by the name only.

@@ -359,32 +359,47 @@ impl Snapshot {
             decision.map(|decision| (Some(decision.zone), decision.is_of_name().then_some(decision.skip)))
         });
         let decides = |here| [over_udp == Some(here), over_tcp == Some(here)];
-        let by_client =
-            self.0.covering_client(clients[0].address).into_iter().map(|(place, zone, prefix, rule)| {
-                Covering::new(place, zone, (prefix.to_string(), "prefix"), rule, decides((place, None)))
-            });
+        let by_client = self.covering_client(clients[0].address, |place| decides((place, None)));
         let by_name = self.0.covering(name).into_iter().map(|(place, zone, found)| {
             let owner = Name::parse(name.suffix(found.skip), 0).expect("a suffix of a name is a name").0;
             let entry = (owner.to_string(), found.scope.name());
             Covering::new(place, zone, entry, found.rule, decides((place, Some(found.skip))))
         });
-        by_client.chain(by_name).collect()
+        by_client.into_iter().chain(by_name).collect()
+    }
+
+    fn covering_client(&self, client: IpAddr, decides: impl Fn(Option<usize>) -> [bool; 2]) -> Vec<Covering> {
+        let covering = self.0.covering_client(client).into_iter().map(|(place, zone, prefix, rule)| {
+            Covering::new(place, zone, (prefix.to_string(), "client"), rule, decides(place))
+        });
+        covering.collect()
     }
 
     fn covering_address(&self, address: IpAddr, clients: [QueryClient; 2]) -> Vec<Covering> {
+        // The zone that decides, and whether it does so by the address of the client.
         let [over_udp, over_tcp] = clients.map(|client| {
-            let decision = self.0.find_address(address, Evaluation::all(client));
-            decision.map(|decision| decision.zone)
+            let (by_client, mut evaluation) = (self.0.find_client(client), Evaluation::all(client));
+            if let Some(decision) = &by_client {
+                if !decision.is_passthru() {
+                    return Some((Some(decision.zone), true));
+                }
+                evaluation = evaluation.after(decision);
+            }
+            let by_address = self.0.find_address(address, evaluation);
+            let by_address = by_address.map(|decision| (Some(decision.zone), false));
+            by_address.or_else(|| by_client.map(|decision| (Some(decision.zone), true)))
         });
+        let decides = |here| [over_udp == Some(here), over_tcp == Some(here)];
+        let by_client = self.covering_client(clients[0].address, |place| decides((place, true)));
         let mut last = None;
         let covering = self.0.covering_address(address).into_iter().map(|(place, zone, prefix, rule)| {
             // The longest prefix of a zone comes first, and decides.
             let is_first = place.is_some() && last != place;
             last = place.or(last);
-            let decides = [is_first && over_udp == place, is_first && over_tcp == place];
+            let decides = decides((place, false)).map(|decides| decides && is_first);
             Covering::new(place, zone, (prefix.to_string(), "prefix"), rule, decides)
         });
-        covering.collect()
+        by_client.into_iter().chain(covering).collect()
     }
 }
 
