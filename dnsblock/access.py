@@ -21,7 +21,7 @@ from dnsblock import document
 from dnsblock.config import ApiOptions
 from dnsblock.errors import Refused
 from dnsblock.tls import MAX_BYTES, server_context
-from dnsblock.values import Identifier
+from dnsblock.values import Identifier, NotEmpty
 
 Role = Literal["submit", "read"]
 
@@ -47,8 +47,8 @@ class ApiClient(BaseModel):
     name: Identifier  # recorded in the ledger
     sha256: Annotated[str, AfterValidator(_token_digest)] | None = None  # of the token
     certificate: Annotated[str, Field(min_length=1, max_length=300)] | None = None
-    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=10)]
-    issuers: Annotated[tuple[Identifier, ...], Field(min_length=1, max_length=1000)]
+    roles: Annotated[tuple[Role, ...], Field(max_length=10), NotEmpty]
+    issuers: Annotated[tuple[Identifier, ...], Field(max_length=1000), NotEmpty]
 
     @model_validator(mode="after")
     def _has_one_credential(self) -> Self:
@@ -57,7 +57,7 @@ class ApiClient(BaseModel):
         return self
 
 
-class _Clients(RootModel[Annotated[tuple[ApiClient, ...], Field(min_length=1, max_length=MAX_CLIENTS)]]):
+class _Clients(RootModel[Annotated[tuple[ApiClient, ...], Field(max_length=MAX_CLIENTS), NotEmpty]]):
     model_config = ConfigDict(defer_build=True)
 
 

@@ -364,7 +364,7 @@ class Zone(Options):
     targets: Literal["judge", "ignore"] = "judge"
     # shadow: matches are only counted, not blocked.
     mode: Literal["enforce", "shadow"] = "enforce"
-    clients: Annotated[Networks, Field(min_length=1)] | None = None  # those it applies to; null: all
+    clients: Annotated[Networks, NotEmpty] | None = None  # those it applies to; null: all
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:

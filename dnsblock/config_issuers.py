@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dnsblock.values import FilePath, Identifier, Number, Options, as_written
+from dnsblock.values import FilePath, Identifier, NotEmpty, Number, Options, as_written
 
 Role = Literal["block", "lift", "exempt", "override", "propose"]
 OFFICER: tuple[Role, ...] = ("block", "lift", "exempt")
@@ -14,7 +14,7 @@ OFFICER: tuple[Role, ...] = ("block", "lift", "exempt")
 class Signer(Options):
     """The roles of a signer, by the principal in the issuer's allowed_signers file."""
 
-    may: Annotated[tuple[Role, ...], Field(min_length=1, max_length=5)] = OFFICER
+    may: Annotated[tuple[Role, ...], Field(max_length=5), NotEmpty] = OFFICER
     categories: Annotated[tuple[str, ...], Field(max_length=100)] | None = None  # null: all
 
 
@@ -24,7 +24,7 @@ class Issuer(Options):
     id: Identifier
     keys: FilePath  # an OpenSSH allowed_signers file
     signatures: Annotated[int, Number, Field(ge=1, le=10)] = 1  # of different signers, for each order
-    may: Annotated[tuple[Role, ...], Field(min_length=1, max_length=5)] = OFFICER
+    may: Annotated[tuple[Role, ...], Field(max_length=5), NotEmpty] = OFFICER
     categories: Annotated[tuple[str, ...], Field(max_length=100)] | None = None  # null: all
     roles: Annotated[dict[str, Signer], Field(max_length=1000)] = as_written({})
 

@@ -341,6 +341,8 @@ def _time_zone(text: str) -> ZoneInfo:
 
 
 def _path(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError("must be a path: a URL is not possible here")
     return document.path_of(value, _folder_of(info.context))
 
 

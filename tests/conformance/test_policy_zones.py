@@ -413,6 +413,7 @@ def test_a_change_is_noticed_and_recorded_with_each_trigger(subject: Subject, up
     second = ["a.example CNAME *.", "b.example CNAME .", "32.2.2.0.192.rpz-ip CNAME ."]
     subject.put_list("rpz.zone", zone_text(*second, serial=8))
     wait_for(lambda: subject.query("a.example").is_nodata, "the new answer")
+    wait_for(lambda: subject.cli("diff", "1", "2").code == 0, "the serial is recorded after it answers")
     assert [one["version"] for one in versions(subject, "rpz")] == [2, 1]
     said = subject.cli("diff", "1", "2")
     changes = {name: (before, after) for name, before, after in said.json["zones"][0]["changes"]}
@@ -571,7 +572,8 @@ MISTAKES = {
         {"answer": "nodata", "rpz": {"file": "rpz.zone", "max_ttl": 9}},
         "max_ttl and extended_error belong to answer given",
     ),
-    "no clients": ({"clients": []}, "clients"),
+    "no clients": ({"clients": []}, "clients: must not be empty"),
+    "a URL": ({"rpz": {"file": "https://feed.example/p.zone"}}, "a URL is not possible here"),
 }
 
 
@@ -583,6 +585,13 @@ def test_options_that_do_not_belong_together_are_refused(subject: Subject, optio
     said = subject.cli("check", as_json=False)
     assert said.code != 0
     assert reason in said.stdout + said.stderr, said
+
+
+def test_a_wrong_network_is_one_problem(subject: Subject):
+    """The others are none: the list of networks is not empty."""
+    subject.configure(zones=[rpz(clients=["10.0.0.1/8"])], lists={"rpz.zone": zone_text()}, inbox=None)
+    said = subject.cli("check", as_json=False)
+    assert (said.code != 0, "must not be empty" in said.stdout + said.stderr) == (True, False), said
 
 
 def test_a_profile_cannot_be_called_given(subject: Subject):

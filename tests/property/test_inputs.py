@@ -357,7 +357,7 @@ POLICY = Policy(
 )
 ASKED = SimpleNamespace(
     config=CONFIG,
-    explain=lambda target: explain(target, POLICY, CONFIG),
+    explain=lambda target, client: explain(target, POLICY, CONFIG, client),
     scheduled=lambda name: [],
     publisher=SimpleNamespace(
         recorder=SimpleNamespace(now=lambda: NOW, ledger=SimpleNamespace(orders=EMPTY))
