@@ -24,6 +24,7 @@ CONNECT_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 1.0
 MAX_RESPONSE_BYTES = 64 << 20
+MAX_QUERIES, MAX_SECONDS = 1 << 53, 1e9  # of a snapshot
 TEMPORARY = (502, 503, 504)
 STAGES: tuple[Stage, ...] = ("accepted", "enforced", "verified")
 OVER = frozenset({"lifted", "expired", "superseded", "revoked"})  # its time has come, and has passed
@@ -236,22 +237,29 @@ def _is_snapshot(answer: dict[str, Any]) -> bool:
         case {
             "version": str(),
             "serial": int(),
-            "digest": str(),
+            "digest": str(digest),
             "published_at": str(published_at),
-            "queries": int(),
-            "seconds": int() | float(),
+            "queries": int(queries),
+            "seconds": int() | float() as seconds,
             "zones": [*zones],
         }:
-            with contextlib.suppress(ValueError):
-                is_utc = datetime.fromisoformat(published_at).tzinfo is not None
-                return is_utc and all(_is_zone(zone) for zone in zones)
+            is_possible = 0 <= queries <= MAX_QUERIES and 0 <= seconds <= MAX_SECONDS  # nor is it NaN
+            return is_possible and digest.isascii() and _is_time(published_at) and all(map(_is_zone, zones))
+    return False
+
+
+def _is_time(text: str) -> bool:
+    """A time of an instance, which can be shown in every time zone."""
+    with contextlib.suppress(ValueError):
+        time = datetime.fromisoformat(text)
+        return time.tzinfo is not None and 1970 <= time.year < 9999
     return False
 
 
 def _is_zone(zone: object) -> bool:
     match zone:
-        case {"name": str(), "digest": str()}:
-            return True
+        case {"name": str(name), "digest": str()}:
+            return name.isprintable()
     return False
 
 

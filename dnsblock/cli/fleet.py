@@ -76,7 +76,7 @@ def status(
     rows = [_row(one, usual) for one in seen]
     if as_json:
         digest = None if usual is None else usual["digest"]
-        click.echo(json.dumps({"digest": digest, "instances": rows}, ensure_ascii=False))
+        click.echo(json.dumps({"digest": digest, "instances": rows}))
     else:
         _print(rows, zone)
     sys.exit(_exit_code(seen, rows))
@@ -106,7 +106,7 @@ def _row(one: "Fetched", usual: dict[str, Any] | None) -> dict[str, Any]:
     state = "differs" if answer["digest"] != usual["digest"] else "idle" if is_idle else "same"
     ours, theirs = ({zone["name"]: zone["digest"] for zone in each["zones"]} for each in (answer, usual))
     differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-    return {"url": one.url, "state": state, "error": None, "differing_zones": differing, **answer}
+    return {**answer, "url": one.url, "state": state, "error": None, "differing_zones": differing}
 
 
 def _print(rows: Sequence[dict[str, Any]], zone: str) -> None:

@@ -160,8 +160,19 @@ SNAPSHOT = {
 
 @pytest.mark.parametrize(
     "answer",
-    ["<html>", [], {}, SNAPSHOT | {"published_at": "soon"}, SNAPSHOT | {"zones": [{}]}],
-    ids=["html", "list", "empty", "time", "zone"],
+    [
+        "<html>",
+        [],
+        {},
+        SNAPSHOT | {"published_at": "soon"},
+        SNAPSHOT | {"published_at": "9999-12-31T23:59:59Z"},  # no time of any other time zone
+        SNAPSHOT | {"queries": 10**400},
+        SNAPSHOT | {"seconds": float("nan")},
+        SNAPSHOT | {"digest": "\ud800"},  # not a character
+        SNAPSHOT | {"zones": [{}]},
+        SNAPSHOT | {"zones": [{"name": "\x1b[2J", "digest": "y"}]},
+    ],
+    ids=["html", "list", "empty", "time", "end", "queries", "nan", "surrogate", "zone", "control"],
 )
 def test_a_response_of_something_else_is_reported(
     authority: Authority, instances: Three, engineer: Engineer, answer: object
@@ -178,7 +189,7 @@ def test_a_response_of_something_else_is_reported(
 
 def test_an_answer_may_hold_control_sequences(authority: Authority, engineer: Engineer):
     """They are not sent to the terminal."""
-    evil = SNAPSHOT | {"digest": "\x1b[2J", "zones": [{"name": "\x1b[2J", "digest": "y"}]}
+    evil = SNAPSHOT | {"digest": "\x1b[2J"}
     with Server(authority.certificate()) as one, Server(authority.certificate()) as two:
         urls = [
             server.serve(whole(json.dumps(facts).encode()), "/v1/snapshot").removesuffix("/v1/snapshot")

@@ -42,3 +42,10 @@ def test_most_instances_decide_what_is_usual(answers: list[dict], digest: str | 
     seen = [Fetched("https://gone"), *(Fetched("https://x", one) for one in answers)]
     found = _usual(seen)
     assert (found and found["digest"]) == digest
+
+
+def test_an_instance_cannot_say_its_own_state():
+    """Fields that it adds to its answer do not replace what is found about it."""
+    lies = answer("b") | {"state": "same", "url": "https://other", "error": "x"}
+    row = _row(Fetched("https://a", lies), answer("a"))
+    assert (row["state"], row["url"], row["error"]) == ("differs", "https://a", None)
