@@ -90,8 +90,8 @@ pub fn copy_without_opt<'a>(response: Response<'_>, out: &'a mut [u8]) -> Option
 }
 
 /// Writes a CNAME record from the queried name to `target`, then an upstream's answer about the
-/// target. `chain`: the response whose chain leads to this name, which has the CNAME then. The CNAME alone is sent if there is no usable answer: a block must not depend on the
-/// upstreams.
+/// target. `chain`: the response whose chain leads to this name, which has the CNAME then. The CNAME
+/// alone is sent if there is no usable answer: a block must not depend on the upstreams.
 pub fn respond_with_cname(
     response: Option<Response<'_>>,
     chain: Option<(Response<'_>, &Name)>,

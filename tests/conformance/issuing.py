@@ -5,7 +5,8 @@ import http.client
 import json
 import shutil
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,6 +140,23 @@ class IssuersApi:
 
     def refused(self, code: str) -> float:
         return self.subject.metrics().total("dnsblock_api_refused_total", code=code)
+
+
+Three = tuple[IssuersApi, IssuersApi, IssuersApi]
+
+
+@contextmanager
+def three_instances(folder: Path, servers: Authority, clients: Authority) -> Iterator[Three]:
+    """Three running instances with the same clients, each in a folder of its own."""
+    with ExitStack() as stack:
+        found = []
+        for name in ("one", "two", "three"):
+            (folder / name).mkdir()
+            subject = stack.enter_context(closing(Subject(folder / name)))
+            found.append(IssuersApi(subject, servers, clients))
+            found[-1].start()
+        one, two, three = found
+        yield one, two, three
 
 
 def form(*documents: dict | bytes, **more: bytes) -> list:

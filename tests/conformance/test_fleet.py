@@ -1,37 +1,27 @@
 """`fleet status` compares what several instances enforce."""
 
-import contextlib
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from unit.https_server import Authority, Server, whole
 
 from .clients import Said
-from .harness import Subject
-from .issuing import CLIENTS, TOKENS, IssuersApi, by_token
+from .issuing import CLIENTS, TOKENS, IssuersApi, Three, by_token, three_instances
 from .orders import block
 from .tools import dnsblock, run
 
-Three = tuple[IssuersApi, IssuersApi, IssuersApi]
 NO_DAEMON = "/nonexistent/dnsblock.yaml"  # --to needs no configuration
 
 
 @pytest.fixture
 def instances(tmp_path: Path, authority: Authority, client_authority: Authority) -> Iterator[Three]:
     """Three instances with the same clients and the same lists."""
-    with contextlib.ExitStack() as stack:
-        found = []
-        for name in ("one", "two", "three"):
-            (tmp_path / name).mkdir()
-            subject = stack.enter_context(closing(Subject(tmp_path / name)))
-            found.append(IssuersApi(subject, authority, client_authority))
-            found[-1].start()
-        yield tuple(found)
+    with three_instances(tmp_path, authority, client_authority) as found:
+        yield found
 
 
 @pytest.fixture
@@ -47,19 +37,30 @@ class Engineer:
         folder.mkdir()
 
     def compare(
-        self, *to: str, token: str = "reader", config: str | Path = NO_DAEMON, as_json: bool = True
+        self,
+        *to: IssuersApi | str,
+        token: str = "reader",
+        config: str | Path = NO_DAEMON,
+        as_json: bool = True,
     ) -> Said:
+        """Runs the command, after a query to each instance, so that none is idle on a slow machine."""
         file = self._folder / "token"
         file.write_text(f"{TOKENS.get(token, token)}\n")
         options = ["-c", str(config), "--token-file", str(file), "--ca", str(self._ca), "--timeout", "60"]
         flags = ["--json"] if as_json else []
         command = [dnsblock(), "fleet", "status", *options, *flags]
-        for url in to:
-            command += ["--to", url]
+        for one in to:
+            command += ["--to", one if isinstance(one, str) else use(one)]
         done = run(command, timeout=180, env=os.environ | {"NO_PROXY": "*"})
         assert "Traceback" not in done.stderr, done.stderr
         parsed = json.loads(done.stdout) if as_json and done.stdout.strip() else None
         return Said(done.returncode, parsed, done.stdout, done.stderr)
+
+
+def use(api: IssuersApi) -> str:
+    """Sends a query to an instance, and returns its URL."""
+    assert api.subject.query("localhost").rcode == "NOERROR"
+    return api.url
 
 
 def states(said: Said) -> list[str]:
@@ -71,7 +72,7 @@ def test_instances_that_enforce_the_same_are_the_same(instances: Three, engineer
     for api in instances:
         assert api.submit(block("B-1", ["one.example"])).status_code == 201
     urls = [api.url for api in instances]
-    said = engineer.compare(*urls)
+    said = engineer.compare(*instances)
     assert (said.code, states(said)) == (0, ["same"] * 3), said
     for one, api in zip(said.json["instances"], instances, strict=True):
         status = api.subject.status()
@@ -81,7 +82,7 @@ def test_instances_that_enforce_the_same_are_the_same(instances: Three, engineer
         assert [zone["name"] for zone in one["zones"]] == ["ministry"], (
             "a client sees the zones of its issuers"
         )
-    shown = engineer.compare(*urls, as_json=False)
+    shown = engineer.compare(*instances, as_json=False)
     head, *rows = shown.stdout.splitlines()
     assert head.split() == ["instance", "state", "serial", "digest", "since", "queries/s"]
     digest = said.json["digest"].removeprefix("sha256:")[:12]
@@ -95,18 +96,17 @@ def test_an_instance_without_an_order_differs(instances: Three, engineer: Engine
     one, two, late = instances
     for api in (one, two):
         assert api.submit(block("B-1", ["one.example"])).status_code == 201
-    urls = [api.url for api in instances]
-    said = engineer.compare(*urls)
+    said = engineer.compare(*instances)
     assert (said.code, states(said)) == (1, ["same", "same", "differs"])
     assert [found["differing_zones"] for found in said.json["instances"]] == [[], [], ["ministry"]]
-    shown = engineer.compare(*urls, as_json=False)
+    shown = engineer.compare(*instances, as_json=False)
     assert (shown.code, shown.stderr) == (1, f"{late.url}: differs in ministry\n")
-    unseen = engineer.compare(*urls, token="court", as_json=False)
+    unseen = engineer.compare(*instances, token="court", as_json=False)
     assert f"{late.url}: differs in a list, the configuration or the orders of other issuers" in unseen.stderr
     assert late.submit(block("B-1", ["one.example"])).status_code == 201
     two.subject.stop()
     two.subject.launch()
-    assert states(engineer.compare(one.url, two.url, late.url)) == ["same"] * 3
+    assert states(engineer.compare(*instances)) == ["same"] * 3
 
 
 def test_an_instance_that_cannot_be_reached_is_named(instances: Three, engineer: Engineer):
@@ -114,10 +114,10 @@ def test_an_instance_that_cannot_be_reached_is_named(instances: Three, engineer:
     one, two, _ = instances
     gone = two.url
     two.subject.stop()
-    said = engineer.compare(one.url, gone)
+    said = engineer.compare(one, gone)
     assert (said.code, states(said)) == (3, ["same", "unknown"])
     assert said.json["instances"][1]["error"]
-    shown = engineer.compare(one.url, gone, as_json=False)
+    shown = engineer.compare(one, gone, as_json=False)
     assert (shown.code, shown.stderr.startswith(f"{gone}: ")) == (3, True)
     assert "same" in shown.stdout
 
@@ -128,10 +128,10 @@ def test_a_client_without_the_role_is_refused(instances: Three, engineer: Engine
     one, two, _ = instances
     one.know([*CLIENTS, by_token("old", roles=["submit"])])
     one.subject.reload()
-    shown = engineer.compare(one.url, token=token, as_json=False)
+    shown = engineer.compare(one, token=token, as_json=False)
     assert (shown.code, f"{one.url}: {code}: " in shown.stderr) == (4, True), shown
     assert TOKENS.get(token, token) not in shown.stdout + shown.stderr
-    assert states(engineer.compare(one.url, two.url, token=token)) == ["unknown", "unknown"]
+    assert states(engineer.compare(one, two, token=token)) == ["unknown", "unknown"]
 
 
 def test_the_configuration_names_the_instances(instances: Three, engineer: Engineer):
@@ -142,6 +142,8 @@ def test_the_configuration_names_the_instances(instances: Three, engineer: Engin
     assert (none.code, "list them in the option `fleet`" in none.stderr) == (1, True)
     three.configure(three.options(), fleet=[one.url, f"{two.url}/"])
     three.subject.reload()
+    use(one)
+    use(two)
     said = engineer.compare(config=config)
     assert (said.code, [found["url"] for found in said.json["instances"]]) == (0, [one.url, two.url])
     assert " WIB" in engineer.compare(config=config, as_json=False).stdout
@@ -182,7 +184,7 @@ def test_a_response_of_something_else_is_reported(
     body = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
     with Server(authority.certificate()) as server:
         url = server.serve(whole(body), "/v1/snapshot").removesuffix("/v1/snapshot")
-        said = engineer.compare(one.url, url)
+        said = engineer.compare(one, url)
     assert (said.code, states(said)) == (3, ["same", "unknown"])
     assert "not from dnsblock" in said.json["instances"][1]["error"]
 

@@ -9,7 +9,6 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from unit.https_server import Authority, Server
 
 from .clients import Said
 from .harness import ISSUER, Subject, is_sinkholed
-from .issuing import TOKENS, IssuersApi, by_token
+from .issuing import TOKENS, IssuersApi, Three, by_token, three_instances
 from .orders import as_yaml, block, exempt, in_seconds, order, stamp, unblock
 from .tools import dnsblock, run
 from .upstreams import StubUpstream
@@ -26,18 +25,10 @@ NO_DAEMON = "/nonexistent/dnsblock.yaml"  # a clerk has no configuration
 
 
 @pytest.fixture
-def fleet(
-    tmp_path: Path, authority: Authority, client_authority: Authority
-) -> Iterator[tuple[IssuersApi, IssuersApi, IssuersApi]]:
+def fleet(tmp_path: Path, authority: Authority, client_authority: Authority) -> Iterator[Three]:
     """Three instances with the same clients."""
-    with contextlib.ExitStack() as stack:
-        found = []
-        for name in ("one", "two", "three"):
-            (tmp_path / name).mkdir()
-            subject = stack.enter_context(closing(Subject(tmp_path / name)))
-            found.append(IssuersApi(subject, authority, client_authority))
-            found[-1].start()
-        yield tuple(found)
+    with three_instances(tmp_path, authority, client_authority) as found:
+        yield found
 
 
 class Clerk:
