@@ -41,8 +41,13 @@ __all__ = [
     "Rules",
     "Settings",
     "Snapshot",
+    "Soa",
     "Suffixes",
     "TcpLimits",
+    "Transfer",
+    "TransferFailed",
+    "TransferredZone",
+    "TsigKey",
     "Upstream",
     "UpstreamCounts",
     "__version__",
@@ -50,6 +55,7 @@ __all__ = [
     "compile_list",
     "compile_zone",
     "file_digests",
+    "is_newer",
     "keep_capabilities",
     "keep_net_bind_service",
     "sealed_lines",
@@ -494,6 +500,17 @@ class LocalZones:
     ) -> LocalZones: ...
 
 @final
+class TransferredZone:
+    """A zone that is received by zone transfer: who may send NOTIFY, and with which key.
+
+    `zone` is the name of the zone, `label` that of the policy zone.
+    """
+
+    def __new__(
+        cls, zone: str, label: str, *, notify_from: Sequence[_Network], key: TsigKey | None
+    ) -> TransferredZone: ...
+
+@final
 class Rules:
     """The options that decide queries besides the snapshot, swapped atomically with it.
 
@@ -514,6 +531,7 @@ class Rules:
         structured_option: int | None,
         soa: tuple[str, str],
         suffixes: Suffixes,
+        transferred: Sequence[TransferredZone],
     ) -> Rules: ...
 
 @final
@@ -636,6 +654,7 @@ class Counts:
     waited: dict[str, tuple[list[tuple[float, int]], float]]
     """Response times by origin ("here", "upstream"): buckets as above, and their sum."""
     joined: int  # queries that were coalesced with an outstanding one
+    notifies: dict[str, int]  # NOTIFY messages, by result
     prefetched: int  # upstream queries that prefetched an expiring response
     refused: dict[str, int]
     cache_entries: int
@@ -663,6 +682,63 @@ class ImpactRun:
 @final
 class Listening:
     """Bound listen addresses that are not served yet."""
+
+class TransferFailed(RuntimeError):  # noqa: N818  # house style: named for what happened
+    """A zone transfer failed. `args` are the code and the reason with advice."""
+
+@final
+class TsigKey:
+    """A key that signs messages (TSIG, RFC 8945). `algorithm`: hmac-sha256, hmac-sha384 or hmac-sha512.
+
+    Raises `ValueError` for an invalid name or algorithm; no message has the secret.
+    """
+
+    def __new__(cls, name: str, algorithm: str, secret: bytes) -> TsigKey: ...
+
+@final
+class Soa:
+    """The numbers of a zone's SOA record (RFC 1035, section 3.3.13). Times are in seconds."""
+
+    serial: int
+    refresh: int
+    retry: int
+    expire: int
+
+@final
+class Transfer:
+    """The messages of a zone transfer over one connection (RFC 5936, RFC 1995), and the copy of the zone.
+
+    Use it from one thread at a time. All methods raise `TransferFailed`; the copy is then unchanged.
+    """
+
+    def __new__(
+        cls,
+        zone: str,
+        *,
+        key: TsigKey | None,
+        copy: Path | None,
+        into: Path,
+        max_records: int,
+        max_bytes: int,
+    ) -> Transfer:
+        """`copy`: the present copy. `into`: where a new one is written."""
+
+    @property
+    def serial(self) -> int | None:
+        """The serial of the present copy; None if there is none that can be used."""
+
+    @property
+    def soa(self) -> Soa | None:
+        """The primary's SOA record, once it is known."""
+
+    def query(self, rtype: str) -> bytes:
+        """A query with its length as over TCP: `SOA`, `IXFR` for the changes since the copy, or `AXFR`."""
+
+    def take(self, received: bytes) -> bool:
+        """Takes received bytes. Returns whether the response to the query is complete."""
+
+    def finish(self) -> str | None:
+        """After a complete transfer, writes the new copy to `into`: `axfr` or `ixfr`; None: nothing new."""
 
 @final
 class Engine:
@@ -725,6 +801,12 @@ class Engine:
     def sockets(self) -> list[tuple[tuple[str, int], list[int]]]:
         """The descriptors of the sockets of each address, still owned by the engine."""
 
+    def notified_descriptor(self) -> int:
+        """A descriptor that is readable while `take_notified` has something. The engine closes it."""
+
+    def take_notified(self) -> list[tuple[str, _Address]]:
+        """The policy zones whose primaries have sent NOTIFY since the last call, and the last sender."""
+
     def running(self) -> int:
         """The number of running worker threads."""
 
@@ -743,3 +825,6 @@ def keep_capabilities() -> None:
 
 def keep_net_bind_service() -> None:
     """Drops all capabilities of this thread except CAP_NET_BIND_SERVICE. Raises `OSError`."""
+
+def is_newer(serial: int, than: int) -> bool:
+    """Whether a serial is newer than another one (RFC 1982)."""

@@ -102,17 +102,22 @@ class Actions:
 
     # ------- Lists -------
 
-    async def refresh(self, by: Principal, zone: str) -> Served:
-        """Fetches a feed now, or reads the files of a list again."""
+    async def refresh(self, by: Principal, zone: str, *, whole: bool = False) -> Served:
+        """Fetches a feed now, or reads the files of a list again.
+
+        With `whole`, all of it is fetched, even if it is not modified.
+        """
         configured = next((one for one in self._publisher.config.zones if one.name == zone), None)
         if configured is None or configured.kind == "orders":
             reason = "no such list; one that is new in the configuration exists after `dnsblock reload`"
             raise Refused([Problem(f"list {zone}", None, "", reason)])
         try:
-            await self._refresher.fetch(configured)
+            await self._refresher.fetch(configured, whole=whole)
         except FetchFailed as err:
             raise Refused([Problem(f"list {zone}", None, "", str(err))]) from err
-        return await self._publisher.publish(ListsChanged(by, f"refresh {zone}", zone))
+        served = await self._publisher.publish(ListsChanged(by, f"refresh {zone}", zone))
+        self._refresher.notify(zone)  # the next look is due when the new content says
+        return served
 
     async def roll_back(self, by: Principal, serial: int, reason: str) -> Served:
         """Publishes the lists of an earlier serial as new versions."""

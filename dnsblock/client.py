@@ -155,9 +155,13 @@ class Client:
         """The state of each list."""
         return self._ask("GET", "/v1/sources")
 
-    def refresh(self, zone: str) -> dict[str, Any]:
-        """Fetches or reads a list now, and publishes it. Raises `Refused`."""
-        return self._ask("POST", f"/v1/sources/{quote(zone)}/refresh", timeout=LONG_TIMEOUT_SECONDS)
+    def refresh(self, zone: str, *, whole: bool = False) -> dict[str, Any]:
+        """Fetches or reads a list now, and publishes it. Raises `Refused`.
+
+        With `whole`, all of it is fetched, even if it is not modified.
+        """
+        path, params = f"/v1/sources/{quote(zone)}/refresh", {"whole": "true"} if whole else {}
+        return self._ask("POST", path, params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def accept(self, zone: str, sha256: str, reason: str) -> dict[str, Any]:
         """Accepts rejected content of a list. Raises `Refused`."""

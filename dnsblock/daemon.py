@@ -70,7 +70,7 @@ class Daemon:
             self.store.sweep()
             self.store.sweep_partial()
             recorder.compare(self.store)
-            fetched = fetch_missing(config, self.store)
+            at_startup = fetch_missing(config, self.store)
             startup = Startup.prepare(config, recorder, self.store, self.started_at, ahead)
             self.engine = bind_engine(config, inherited)
             self._socket_store = handover.Store(inherited)
@@ -92,9 +92,10 @@ class Daemon:
             raise
         self.traffic = Traffic(self.counters())
         self.statements = Statements()
-        for zone in fetched:
-            self.metrics.fetched(zone, "ok")
-        self.refresher = Refresher(self.store, self._hooks(), fetched)
+        for zone, start in at_startup.items():
+            if start.result is not None:
+                self.metrics.fetched(zone, start.result)
+        self.refresher = Refresher(self.store, self._hooks(), at_startup)
         self.actions = Actions(self.publisher, self.refresher, self.engine)
         self.verification = Verification(self.publisher, lambda: self.listening)
         self.checkpoints = Checkpoints(self.publisher)
@@ -167,6 +168,7 @@ class Daemon:
                     self._follow_hangups(),
                     self.statements.run(lambda: publisher.recorder.ledger.orders, publisher.may_have_orders),
                     self.refresher.run(lambda: self.config),
+                    self.refresher.follow_notifies(self.engine),
                     self.verification.run(),
                     self.checkpoints.run(),
                     self.exports.run(),

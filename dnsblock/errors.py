@@ -170,11 +170,11 @@ class HistoryUnwritable(Exception):  # noqa: N818
     """The history of lists could not be written: history and enforcement are unchanged."""
 
 
-# Why a download of a feed failed. docs/lists.md says what to do about each.
+# Why a download of a feed, or a zone transfer, failed. docs/lists.md and docs/policy-zones.md say what to do.
 FetchCode = Literal[
     "UNREACHABLE",  # no connection: name resolution, network or proxy
     "TLS",  # the certificate is invalid, or the handshake failed
-    "PROTOCOL",  # the response is not valid HTTP
+    "PROTOCOL",  # the response is not valid HTTP, or no valid zone transfer
     "REDIRECT",  # too many redirects, or to a place that is not allowed
     "STATUS",  # a status other than 200 and 304
     "HTML",  # a web page instead of the list
@@ -184,6 +184,10 @@ FetchCode = Literal[
     "TOO_LARGE",
     "TOO_SLOW",
     "ENCODING",  # an encoding that was not requested, or corrupt content
+    "RCODE",  # of zone transfer: the primary answers with an error
+    "TSIG",  # of zone transfer: a signature is missing or wrong
+    "OUT_OF_ZONE",  # of zone transfer: records of another zone
+    "SERIAL",  # of zone transfer: the primary's serial is older than that of the copy
     "UNREADABLE",  # a local file that the feed needs
     "UNWRITABLE",  # the state folder
     "INTERNAL",  # a defect of dnsblock
@@ -194,7 +198,7 @@ class FetchFailed(Exception):  # noqa: N818
     """A feed could not be downloaded: the previous list stays in force."""
 
     def __init__(self, place: str, code: FetchCode, reason: str, retry_after: float | None = None) -> None:
-        self.code = code
+        self.place, self.code, self.reason = place, code, reason
         self.retry_after = retry_after  # seconds that the server asks us to wait
         super().__init__(f"{printable(place)}: {code}: {printable(reason)}")
 

@@ -81,6 +81,9 @@ def _check_reload(config: Config) -> None:
     places = [place for zone in config.zones for place in (zone.place, zone.addresses)]
     api = config.api
     of_api = () if api is None else (api.certificate, api.key, api.tokens, api.clients)
+    transfers = [zone.rpz for zone in config.zones if zone.rpz is not None]
+    places += [rpz.key.secret_file for rpz in transfers if rpz.key is not None]
+    places += [rpz.tls.ca for rpz in transfers if rpz.tls is not None]
     needed = [config.path, config.orders, config.cookies.secrets, *of_api, *places]
     reason = f"user {config.user} cannot read it, so a reload would fail: change its permissions"
     problems = [

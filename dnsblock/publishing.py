@@ -26,6 +26,7 @@ from dnsblock.change import (
 )
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.errors import (
     HistoryUnwritable,
     LedgerUnwritable,
@@ -88,8 +89,8 @@ class Observer(Protocol):
     def rejected(self, zone: str, code: str) -> None:
         """A guard rejected the content of a list."""
 
-    def follow(self, lists: Iterable[str], feeds: Iterable[str]) -> None:
-        """These lists and feeds exist."""
+    def follow(self, lists: Iterable[str], zones: Iterable[Zone]) -> None:
+        """These lists are read, and these zones are configured."""
 
 
 class _Rejections:
@@ -152,7 +153,7 @@ class Publisher:
         self._publishing = asyncio.Lock()
         self._enforced = started.recorder.ledger.position  # the enforced part of the ledger
         self._rejections = _Rejections(self.lists, observer)
-        self._observer.follow(self.lists.listed, self.feeds)
+        self._observer.follow(self.lists.listed, self.config.zones)
 
     @property
     def feeds(self) -> list[str]:
@@ -360,7 +361,7 @@ class Publisher:
             self.inbox = draft.refused
             self.refusals.count(self.inbox)
         self._enforced = self.recorder.ledger.position
-        self._observer.follow(self.lists.listed, self.feeds)
+        self._observer.follow(self.lists.listed, self.config.zones)
         await self._take_over(done.bound, former)
         self.has_published.set()
         self.may_have_orders.set()

@@ -17,6 +17,7 @@ from dnsblock.errors import HistoryUnwritable, Refused
 from dnsblock.lists import records
 from dnsblock.lists.lists import Lists
 from dnsblock.lists.store import Store
+from dnsblock.lists.transfer.keys import transferred_zones
 from dnsblock.log import event, fault
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.order import Order
@@ -109,7 +110,8 @@ def _read(config: Config, recorder: Recorder, store: Store) -> Draft:
     if recorder.mismatch is None:
         return read(config, recorder.ledger.orders, lists, now)
     secrets = tuple(read_secrets(config.cookies.secrets))
-    rules = engine_rules(config, secrets)
+    transferred, _ = transferred_zones(config)
+    rules = engine_rules(config, secrets, transferred)
     references, _ = read_references(config, NO_REFERENCES)
     enforced = lists.last_enforced(config, now)
     return Draft(config, enforced, rules, (), references=references, secrets=secrets)

@@ -143,6 +143,14 @@ def _upstream(text: str) -> Endpoint:
     return _checked_server(endpoint)
 
 
+def _primary(text: str) -> Endpoint:
+    """A primary; port 0 stands for the default of its transport."""
+    endpoint = Endpoint.parse(text, default_port=0)
+    if endpoint.port == 0 and endpoint != Endpoint.parse(text, default_port=1):
+        return _checked_server(endpoint)
+    return _upstream(text)
+
+
 def _probe_server(text: str) -> Endpoint | str:
     return text if text == "own" else _upstream(text)
 
@@ -390,6 +398,7 @@ NotEmpty = AfterValidator(_not_empty)
 Milliseconds = Annotated[int, Number, Field(ge=10, le=600_000)]
 Listen = Annotated[Endpoint, from_text(Endpoint.parse)]
 Upstream = Annotated[Endpoint, from_text(_upstream)]
+Primary = Annotated[Endpoint, from_text(_primary)]
 ProbeServer = Annotated[Endpoint | Literal["own"], from_text(_probe_server)]
 Network = Annotated[IPv4Network | IPv6Network, from_text(_network)]
 Nat64Prefix = Annotated[IPv6Network, from_text(_nat64_prefix)]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,18 @@ def _print_sources(answer: dict[str, Any], config_path: Path) -> None:
             click.echo(f"list {one['zone']} does not read {len(one['skipped']) - LINES_SHOWN:,} more")
         for warning in one["warnings"]:
             click.echo(f"list {one['zone']}: {printable(warning)}")
+        if one["transfer"] is not None:
+            click.echo(_transfer(one, local))
     print_rejected(answer["sources"], config_path)
+
+
+def _transfer(source: dict[str, Any], local: Callable[[str | None], str]) -> str:
+    """The last contact to a primary."""
+    last = source["transfer"]
+    text = f"list {source['zone']}: serial {last['serial']} from {last['primary']}"
+    if last["expired"] is not None:
+        return f"{text}: expired {local(last['expires_at'])}: {printable(last['expired'])}"
+    return f"{text}, checked {local(last['checked_at'])}, expires {local(last['expires_at'])}"
 
 
 def _format(source: dict[str, Any]) -> str:
@@ -123,12 +135,16 @@ def print_rejected(sources: list[dict[str, Any]], config_path: Path) -> None:
 
 @source.command(epilog=EXIT_CODES)
 @click.argument("zone")
+@click.option("--whole", is_flag=True, help="Fetch all of it, even if its server has nothing newer.")
 @common
-def refresh(config_path: Path, as_json: bool, zone: str) -> None:
-    """Fetch the feed of ZONE now, or read its files again, and publish the list."""
+def refresh(config_path: Path, as_json: bool, zone: str, whole: bool) -> None:
+    """Fetch ZONE from its server now, or read its files again, and publish the list.
+
+    Of a zone that is received by zone transfer, only what has changed is fetched, unless `--whole` is given.
+    """
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):
-        answer = client.refresh(zone)
+        answer = client.refresh(zone, whole=whole)
     _print_result(answer, as_json=as_json)
 
 

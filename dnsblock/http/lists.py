@@ -11,12 +11,13 @@ from starlette.routing import Route
 
 from dnsblock.client import MAX_SERIAL
 from dnsblock.clock import utc_now
-from dnsblock.config import Zone
+from dnsblock.config_zones import Zone
 from dnsblock.errors import Problem, Refused, printable
 from dnsblock.http.answers import ApiError, asked, not_a_name, principal_of, refused, served, utc, view_of
 from dnsblock.http.control import Control, View
 from dnsblock.lists.history.facts import Event, Published, Version
 from dnsblock.lists.refresh import FetchStatus
+from dnsblock.lists.transfer.state import TransferState
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.past import differences, scheduled
 from dnsblock.times import moment
@@ -36,6 +37,12 @@ class Acceptance(BaseModel):
 
     sha256: Annotated[str, Field(max_length=64)]
     reason: Reason
+
+
+class Refresh(BaseModel):
+    """The query of POST /v1/sources/NAME/refresh."""
+
+    whole: bool = False  # fetch all of it, even if it is not modified
 
 
 class Rollback(BaseModel):
@@ -81,7 +88,7 @@ def _changes(control: Control) -> list[Route]:
     async def post_refresh(request: Request) -> JSONResponse:
         by, zone = await principal_of(request), request.path_params["name"]
         try:
-            return served(await control.actions.refresh(by, zone))
+            return served(await control.actions.refresh(by, zone, whole=asked(request, Refresh).whole))
         except Refused as err:
             return refused(err)
 
@@ -235,6 +242,21 @@ def _source(view: View, zone: "Zone") -> dict[str, Any]:
         "fetched_at": utc(feed.fetched_at),
         "fetch_error": feed.error,
         "next_at": utc(feed.next_at),
+        "transfer": None
+        if feed.transfer is None
+        else _transfer(feed.transfer, view.publisher.lists.expired.get(zone.name)),
+    }
+
+
+def _transfer(last: TransferState | None, expired: str | None) -> dict[str, Any] | None:
+    if last is None:
+        return None
+    return {
+        "primary": last.primary,
+        "serial": last.serial,
+        "checked_at": utc(last.checked_at),
+        "expires_at": utc(last.expires_at),
+        "expired": expired,
     }
 
 

@@ -26,10 +26,12 @@ from prometheus_client.registry import Collector
 
 from dnsblock import __version__
 from dnsblock.clock import utc_now
+from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchCode
 from dnsblock.http.control import View
 from dnsblock.http.export_metrics import exports
 from dnsblock.http.probe_metrics import probes
+from dnsblock.http.transfer_metrics import KINDS, transfers
 from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
 from dnsblock.policy.order_facts import open_deadline
@@ -72,6 +74,11 @@ class Metrics(Collector):
             labelnames=["zone", "result"],
             registry=self.registry,
         )
+        self._transfers = CounterMetric(
+            *("dnsblock_transfers_total", "Zone transfers that brought a new copy, by kind."),
+            labelnames=["zone", "kind"],
+            registry=self.registry,
+        )
         self._rejections = CounterMetric(
             *("dnsblock_source_rejections_total", "Rejected versions of a list, by code."),
             labelnames=["zone", "code"],
@@ -103,17 +110,23 @@ class Metrics(Collector):
             self._last_attempt = utc_now().timestamp()
         self._failures.labels(reason).inc()
 
-    def follow(self, lists: Iterable[str], feeds: Iterable[str]) -> None:
+    def follow(self, lists: Iterable[str], zones: Iterable[Zone]) -> None:
         """Creates all series of these lists, so that `rate()` counts the first event."""
         for zone, code in product(lists, CODES):
             self._rejections.labels(zone, code.lower())
         for zone in lists:
             self._corrupt.labels(zone)
-        for zone, result in product(feeds, ("ok", "not_modified", *get_args(FetchCode))):
-            self._fetches.labels(zone, result.lower())
+        feeds = [zone for zone in zones if zone.is_feed]
+        for feed, result in product(feeds, ("ok", "not_modified", *get_args(FetchCode))):
+            self._fetches.labels(feed.name, result.lower())
+        for zone, kind in product((feed.name for feed in feeds if feed.is_transferred), KINDS):
+            self._transfers.labels(zone, kind)
 
     def fetched(self, zone: str, result: str) -> None:
-        """Counts a fetch of a feed: `ok`, `not_modified`, or the error code."""
+        """Counts a fetch of a feed: `ok`, `not_modified`, or the error code; a zone transfer by its kind."""
+        if result in KINDS:
+            self._transfers.labels(zone, result).inc()
+            result = "ok"
         self._fetches.labels(zone, result.lower()).inc()
 
     def corrupt(self, zone: str) -> None:
@@ -383,6 +396,7 @@ def _enforced(view: View) -> Iterator[Metric]:
     )
     yield from _checkpoints(view)
     yield from exports(view)
+    yield from transfers(view)
     yield GaugeMetricFamily(
         "dnsblock_clock_behind_seconds",
         "How far the system clock is behind the last record of the ledger.",

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from dnsblock._engine import CompiledList, Names, Progress, compile_list, compile_zone
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.suffixes import public_suffixes, public_suffixes_digest
 
 ADDRESSES = "addresses"  # the format of a list of addresses

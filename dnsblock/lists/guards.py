@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dnsblock._engine import CompiledList
-from dnsblock.config import Zone
+from dnsblock.config_zones import Zone
 from dnsblock.lists.history.facts import Version
 from dnsblock.lists.store import digest_of
 

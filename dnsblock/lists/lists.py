@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dnsblock._engine import Progress
-from dnsblock.config import Config, Zone
+from dnsblock.clock import utc_now
+from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.errors import Problem, Refused, printable
 from dnsblock.lists.compile import Options
 from dnsblock.lists.files import MAX_SKIPPED_SHOWN, Watch
@@ -22,6 +24,11 @@ from dnsblock.lists.store import Store
 from dnsblock.log import event
 
 NONE = ""  # not the name of any zone
+EXPIRED = {  # the consequences, by `rpz.on_expire`
+    "keep": "the copy stays in force",
+    "shadow": "its matches are only counted",
+    "withdraw": "nothing of it is enforced",
+}
 
 
 @dataclass(slots=True)
@@ -32,6 +39,7 @@ class Lists:
     zones: set[str] = field(default_factory=set)  # the zones that were read or carried over
     listed: dict[str, ListVersion] = field(default_factory=dict)
     missing: dict[str, Rejection] = field(default_factory=dict)  # zones without an enforced list, and why
+    expired: dict[str, str] = field(default_factory=dict)  # zones without contact to a primary for too long
     is_first: bool = True  # startup: nothing is enforced yet, and required lists must be available
 
     def read(
@@ -52,6 +60,8 @@ class Lists:
                     self._read(Reader(zone, config, self.store, now, progress or Progress()), fresh)
             except Refused as err:
                 problems.extend(err.problems)
+            if (text := self._expired(zone, now)) is not None:
+                fresh.expired[zone.name] = text
         if problems:
             raise Refused(problems)
         return fresh
@@ -68,6 +78,14 @@ class Lists:
                 last._take(zone, enforced)
         return last.read(config, now, only=NONE)
 
+    def _expired(self, zone: Zone, now: datetime) -> str | None:
+        """The remark on a zone whose copy is too old (SOA EXPIRE). None: it is not."""
+        transfer = source_of(zone, self.store).transfer()
+        if transfer is None or zone.rpz is None or transfer.expires_at > now:
+            return None
+        at = transfer.checked_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return f"no primary was reached since {at}: {EXPIRED[zone.rpz.on_expire]}"
+
     def _can_carry_over(self, zone: Zone, config: Config) -> bool:
         """Whether a zone can be carried over without being read."""
         if (listed := self.listed.get(zone.name)) is not None:
@@ -77,6 +95,8 @@ class Lists:
 
     def _carry_over(self, zone: str, fresh: "Lists") -> None:
         fresh.zones.add(zone)
+        if zone in self.expired:
+            fresh.expired[zone] = self.expired[zone]
         if zone in self.listed:
             fresh.listed[zone] = self.listed[zone]
         if zone in self.missing:
@@ -129,8 +149,11 @@ class Lists:
             for zone, one in unfetched
             for problem in one.problems
         )
-        return missing + tuple(
-            note for zone, listed in self.listed.items() for note in _skipped(zone, listed)
+        expired = tuple(f"list {zone} has expired: {text}" for zone, text in self.expired.items())
+        return (
+            missing
+            + expired
+            + tuple(note for zone, listed in self.listed.items() for note in _skipped(zone, listed))
         )
 
     @property
@@ -146,6 +169,8 @@ class Lists:
         """
         listed, rejection = self.listed.get(zone.name), self.rejections.get(zone.name)
         source = source_of(zone, self.store)
+        if (self._expired(zone, utc_now()) is None) == (zone.name in self.expired):
+            return True
         try:
             files = source.files()
         except Refused:

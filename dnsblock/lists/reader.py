@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dnsblock._engine import CompiledList, ListUnreadable, Names, NotCompiled, Progress
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.control import command_line
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 from dnsblock.lists.compile import ADDRESSES, ZONE, Options
@@ -197,7 +198,7 @@ class Reader:
             folder=None if self.store.read_only else self.store.compiled,
             before=None if enforced is None else enforced.names,
             progress=self.progress,
-            max_bytes=self.zone.source.max_mb << 20,
+            max_bytes=self.zone.max_bytes,
         )
 
     def _judged(

@@ -4,21 +4,27 @@ Changes are published through the daemon, one at a time like every change.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from dnsblock._engine import Engine
 from dnsblock.clock import utc_now
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchFailed, Problem, Refused
 from dnsblock.lists.feed.schedule import MAX_PAUSE_SECONDS, Schedule
 from dnsblock.lists.files import Watch
 from dnsblock.lists.sources import FetchResult, Progress, source_of
 from dnsblock.lists.store import Store
+from dnsblock.lists.transfer.state import TransferState
 from dnsblock.log import event, fault
 
 TICK_SECONDS = 1.0  # how soon a new zone of the configuration is followed
+NEW_CONTENT = ("ok", "axfr", "ixfr")
+NOTIFY_PAUSE_SECONDS = 0.2  # between two looks: a primary may send thousands of NOTIFYs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class FetchStatus:
     fetched_at: datetime | None = None  # the last successful fetch, including `not modified`
     error: str | None = None  # the error of the last try
     next_at: datetime | None = None
+    transfer: TransferState | None = None  # the last contact to a primary
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +43,20 @@ class Hooks:
 
     publish: Callable[[str, str], Awaitable[object]]  # (reason, zone): publishes its list; raises `Refused`
     is_changed: Callable[[Zone, Watch], bool]  # whether the content differs from what was read and judged
-    fetched: Callable[[str, str], None]  # counts a fetch of a zone: `ok`, `not_modified` or a code
+    fetched: Callable[[str, str], None]  # counts a fetch of a zone: a `FetchResult` or a code
 
 
 class Refresher:
     """Follows the lists of a configuration."""
 
-    def __init__(self, store: Store, hooks: Hooks, fetched: Mapping[str, datetime]) -> None:
-        """`fetched`: the lists that were fetched at startup, and when."""
+    def __init__(self, store: Store, hooks: Hooks, at_startup: "Mapping[str, AtStartup]") -> None:
         self._store = store
         self._hooks = hooks
         self._locks: dict[str, asyncio.Lock] = {}
+        self._notified: dict[str, asyncio.Event] = {}
         self._followed: dict[str, Zone] = {}  # as configured when the last wait for their lists began
-        self.states = {zone: FetchStatus(fetched_at=at) for zone, at in fetched.items()}
+        self._fetched = {zone for zone, start in at_startup.items() if start.result is not None}
+        self.states = {zone: start.status for zone, start in at_startup.items()}
         self.fetching: dict[str, tuple[int, int | None]] = {}  # bytes received, and bytes announced
 
     async def run(self, config: Callable[[], Config]) -> None:
@@ -62,6 +70,31 @@ class Refresher:
                 for zone in wanted - tasks.keys():
                     tasks[zone] = group.create_task(self._follow(zone))
                 await asyncio.sleep(TICK_SECONDS)
+
+    def notify(self, zone: str) -> bool:
+        """Looks at a list at once, or again if it is being fetched: its primary says that it has changed.
+
+        False if that is due already.
+        """
+        notified = self._notified.setdefault(zone, asyncio.Event())
+        is_new = not notified.is_set()
+        notified.set()
+        return is_new
+
+    async def follow_notifies(self, engine: Engine) -> None:
+        """Looks at a policy zone as soon as one of its primaries says that it has changed."""
+        descriptor, arrived = engine.notified_descriptor(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(descriptor, arrived.set)
+        try:
+            while True:
+                await arrived.wait()
+                arrived.clear()
+                for zone, sender in engine.take_notified():
+                    if self.notify(zone):
+                        event(logging.INFO, f"NOTIFY for zone {zone}", zone=zone, primary=str(sender))
+        finally:
+            loop.remove_reader(descriptor)
 
     async def _follow(self, zone: Zone) -> None:
         watch, schedule = Watch(), source_of(zone, self._store).schedule()
@@ -79,6 +112,10 @@ class Refresher:
         try:
             await self.refresh(zone, watch)
         except FetchFailed as err:
+            # Without contact to its primaries, a zone may have become too old meanwhile.
+            if zone.is_transferred and await asyncio.to_thread(self._hooks.is_changed, zone, watch):
+                with contextlib.suppress(Refused):
+                    await self._hooks.publish(f"list {zone.name}", zone.name)
             return schedule.after_failure(err.retry_after)
         except Refused:  # `publish` logged the problem
             # Unless the content is the cause, it may soon pass: a locked history, a full disk.
@@ -90,41 +127,56 @@ class Refresher:
         """Seconds until the first look: another answer for a zone does not change when its feed is due."""
         before, self._followed[zone.name] = self._followed.get(zone.name), zone
         status = self.states.get(zone.name)
+        if before is None:
+            return schedule.after_success() if zone.name in self._fetched else schedule.first()
         if status is None:
             return schedule.first()
-        if before is None:
-            return schedule.after_success()  # it was fetched at startup
-        if status.next_at is None or (before.place, before.source) != (zone.place, zone.source):
+        was, now = (before.place, before.source, before.rpz), (zone.place, zone.source, zone.rpz)
+        if status.next_at is None or was != now:
             return schedule.first()
         return max(0.0, (status.next_at - utc_now()).total_seconds())
 
     async def _wait(self, zone: Zone, seconds: float) -> None:
         if zone.name in self.states:
             self._note(zone, next_at=utc_now() + timedelta(seconds=seconds))
-        await asyncio.sleep(seconds)
+        if not zone.is_transferred or seconds <= NOTIFY_PAUSE_SECONDS:
+            await asyncio.sleep(seconds)
+            return
+        notified = self._notified.setdefault(zone.name, asyncio.Event())
+        await asyncio.sleep(NOTIFY_PAUSE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds - NOTIFY_PAUSE_SECONDS):
+                await notified.wait()
+        notified.clear()
 
     async def refresh(self, zone: Zone, watch: Watch | None = None) -> None:
         """Fetches a list if it has a server; publishes new content. Raises `FetchFailed` and `Refused`."""
         result = await self.fetch(zone)
         # "Not modified" refers to the last download, which may not have been judged or recorded yet.
-        if result == "ok" or await asyncio.to_thread(self._hooks.is_changed, zone, watch or Watch()):
+        if result in NEW_CONTENT or await asyncio.to_thread(self._hooks.is_changed, zone, watch or Watch()):
             await self._hooks.publish(f"list {zone.name}", zone.name)
 
-    async def fetch(self, zone: Zone) -> FetchResult | None:
-        """Fetches a list now; None if it has no server. Raises `FetchFailed`."""
+    async def fetch(self, zone: Zone, *, whole: bool = False) -> FetchResult | None:
+        """Fetches a list now; None if it has no server. Raises `FetchFailed`.
+
+        With `whole`, all of it is fetched, even if it is not modified.
+        """
+        source = source_of(zone, self._store)
         async with self._locks.setdefault(zone.name, asyncio.Lock()):
             try:
-                result = await source_of(zone, self._store).fetch(self._progress(zone))
+                result = await source.fetch(self._progress(zone), whole=whole)
             except FetchFailed as err:
                 _log_failure(zone, err)
                 self._hooks.fetched(zone.name, err.code)
-                self._note(zone, error=str(err))
+                transfer = await asyncio.to_thread(source.transfer)
+                self._note(zone, error=str(err), transfer=transfer)
                 raise
             finally:
                 self.fetching.pop(zone.name, None)
         if result is not None:
             self._hooks.fetched(zone.name, result)
-            self._note(zone, fetched_at=utc_now(), error=None)
+            transfer = await asyncio.to_thread(source.transfer)
+            self._note(zone, fetched_at=utc_now(), error=None, transfer=transfer)
         return result
 
     def _progress(self, zone: Zone) -> Progress:
@@ -133,7 +185,7 @@ class Refresher:
 
         return note
 
-    def _note(self, zone: Zone, **facts: datetime | str | None) -> None:
+    def _note(self, zone: Zone, **facts: datetime | str | TransferState | None) -> None:
         status = self.states.get(zone.name, FetchStatus())
         self.states[zone.name] = replace(status, **facts)  # type: ignore[arg-type]  # names and types match
 
@@ -143,27 +195,41 @@ def _log_failure(zone: Zone, err: FetchFailed) -> None:
     event(logging.ERROR, text, zone=zone.name, code=err.code)
 
 
-def fetch_missing(config: Config, store: Store) -> dict[str, datetime]:
-    """At startup, fetches the lists that were never fetched; returns the time of each fetch.
+@dataclass(frozen=True, slots=True)
+class AtStartup:
+    """The status of a list at startup, and the result if it was fetched then."""
+
+    status: FetchStatus
+    result: FetchResult | None = None
+
+
+def fetch_missing(config: Config, store: Store) -> dict[str, AtStartup]:
+    """At startup, fetches the lists that were never fetched.
 
     Raises `Refused` if a required one fails.
     """
     problems: list[Problem] = []
-    fetched: dict[str, datetime] = {}
+    known: dict[str, AtStartup] = {}
     for zone in config.zones:
-        if zone.kind == "orders" or not (source := source_of(zone, store)).is_unfetched:
+        if zone.kind == "orders":
+            continue
+        source = source_of(zone, store)
+        if not source.is_unfetched:
+            if (transfer := source.transfer()) is not None:
+                known[zone.name] = AtStartup(FetchStatus(fetched_at=transfer.checked_at, transfer=transfer))
             continue
         with store.history() as history:
             if history.current(zone.name) is not None:
                 continue
         event(logging.INFO, f"fetching list {zone.name} for the first time", zone=zone.name)
         try:
-            asyncio.run(source.fetch())
-            fetched[zone.name] = utc_now()
+            result = asyncio.run(source.fetch())
+            status = FetchStatus(fetched_at=utc_now(), transfer=source.transfer())
+            known[zone.name] = AtStartup(status, result)
         except FetchFailed as err:
             _log_failure(zone, err)
             if not zone.source.may_be_missing:
                 problems.append(Problem(f"list {zone.name}", None, "", str(err)))
     if problems:
         raise Refused(problems)
-    return fetched
+    return known

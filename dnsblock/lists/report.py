@@ -62,6 +62,7 @@ class Report:
     repaired_by: dict[str, int]
     reported: tuple[ReportedLine, ...]  # the first hundred of each kind
     former_format: str = ""  # the previous version's format, if a different one was detected
+    serial: int | None = None  # of a policy zone's SOA record
 
     @classmethod
     def of(cls, compiled: CompiledList, match: str | None, before: str = "") -> "Report":
@@ -81,6 +82,7 @@ class Report:
             entries=compiled.names.entries,
             reported=tuple(_reported(compiled)),
             former_format=before if compiled.is_recognised and before != recognised else "",
+            serial=compiled.serial,
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The sources of lists: a file, a folder of files, or a feed. Everything that depends on the kind is here.
+"""The sources of lists: a file, a folder of files, a feed, or the primaries of a zone.
+
+Everything that depends on the kind is here.
 
 The source of a zone is made when it is needed: an operator may replace a file by a folder at any time.
 """
@@ -10,14 +12,17 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from dnsblock._engine import ListUnreadable, zone_files
-from dnsblock.config import Zone
-from dnsblock.errors import Problem, Refused
+from dnsblock.config_zones import Zone
+from dnsblock.errors import FetchFailed, Problem, Refused
 from dnsblock.lists.feed.schedule import FetchSchedule, PollSchedule, Schedule
 from dnsblock.lists.files import ListFiles, Watch, file_at, files_in, readable
 from dnsblock.lists.store import Store
+from dnsblock.lists.transfer.schedule import TransferSchedule
+from dnsblock.lists.transfer.state import Copies, TransferState
+from dnsblock.log import fault
 
 Progress = Callable[[int, int | None], None]  # bytes received, and bytes announced
-FetchResult = Literal["ok", "not_modified"]
+FetchResult = Literal["ok", "not_modified", "axfr", "ixfr"]  # the last two: by zone transfer
 
 
 class Source(Protocol):
@@ -37,15 +42,23 @@ class Source(Protocol):
     def is_complete(self, files: ListFiles, watch: Watch) -> bool:
         """Whether the files are not still being written."""
 
-    async def fetch(self, progress: Progress | None = None) -> FetchResult | None:
-        """Updates the files from a server; None if there is none. Raises only `FetchFailed`."""
+    async def fetch(self, progress: Progress | None = None, *, whole: bool = False) -> FetchResult | None:
+        """Updates the files from a server; None if there is none. Raises only `FetchFailed`.
+
+        With `whole`, all of it is fetched again, whatever is there.
+        """
 
     def schedule(self) -> Schedule:
         """When to look for new content."""
 
+    def transfer(self) -> TransferState | None:
+        """The last contact to a primary; None if there was none, or no zone transfer."""
+
 
 def source_of(zone: Zone, store: Store) -> Source:
     """The source of the list of a zone."""
+    if zone.is_transferred:
+        return TransferSource(zone, store)
     if not isinstance(zone.place, Path):
         return FeedSource(zone, store)
     if zone.kind == "rpz":
@@ -75,11 +88,14 @@ class FileSource:
     def is_complete(self, files: ListFiles, watch: Watch) -> bool:
         return watch.is_settled(files)
 
-    async def fetch(self, _: Progress | None = None) -> FetchResult | None:
+    async def fetch(self, _: Progress | None = None, *, whole: bool = False) -> FetchResult | None:
         return None
 
     def schedule(self) -> Schedule:
         return PollSchedule(self.zone.every_seconds)
+
+    def transfer(self) -> TransferState | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +122,7 @@ class ZoneFileSource(FileSource):
 
     def _look(self) -> "_Included":
         try:
-            _, *paths = map(Path, zone_files(str(self.path), self.zone.source.max_mb << 20))
+            _, *paths = map(Path, zone_files(str(self.path), self.zone.max_bytes))
         except ListUnreadable as err:
             label, _, reason = err.args
             raise Refused([Problem(label, None, "", reason)]) from err
@@ -151,19 +167,72 @@ class FeedSource:
     def is_complete(self, files: ListFiles, watch: Watch) -> bool:
         return True
 
-    async def fetch(self, progress: Progress | None = None) -> FetchResult | None:
+    async def fetch(self, progress: Progress | None = None, *, whole: bool = False) -> FetchResult | None:
         # Imported here: without feeds, startup does not need httpx, which takes a sixth of its time.
         from dnsblock.lists.feed import fetching
 
-        return "not_modified" if await fetching.download(self.zone, self.store, progress) is None else "ok"
+        fetched = await fetching.download(self.zone, self.store, progress, whole=whole)
+        return "not_modified" if fetched is None else "ok"
 
     def schedule(self) -> Schedule:
         return FetchSchedule(self.zone.every_seconds)
 
+    def transfer(self) -> TransferState | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSource:
+    """A policy zone that is received by zone transfer. A complete copy replaces the one before."""
+
+    zone: Zone
+    store: Store
+
+    @property
+    def label(self) -> str:
+        return f"{self.zone.name} from {self.zone.place}"
+
+    @property
+    def copies(self) -> Copies:
+        """The files of the zone."""
+        return Copies(self.store.copy(self.zone.name), self.store.transfer_state(self.zone.name))
+
+    @property
+    def is_unfetched(self) -> bool:
+        return not self.copies.copy.exists()
+
+    def files(self) -> ListFiles:
+        with readable(self.label):  # the path of a copy is of no use to the operator
+            found = [file_at(self.copies.copy)]
+        return _limited(self.zone, self.label, ListFiles.of(found, label=self.label, is_replaced=True))
+
+    def is_complete(self, files: ListFiles, watch: Watch) -> bool:
+        return True
+
+    async def fetch(self, progress: Progress | None = None, *, whole: bool = False) -> FetchResult | None:
+        # Imported here: without zone transfers, startup does not need TLS.
+        from dnsblock.lists.transfer.receive import receive
+
+        try:
+            return await receive(self.zone, self.copies, progress, whole=whole) or "not_modified"
+        except FetchFailed:
+            raise
+        except Exception as err:  # one zone must not stop DNS, orders or other lists
+            fault(f"internal error while receiving zone {self.zone.name}", zone=self.zone.name)
+            reason = f"internal error ({type(err).__name__}: {err}): it is tried again; please report it"
+            raise FetchFailed(self.label, "INTERNAL", reason) from err
+
+    def schedule(self) -> Schedule:
+        return TransferSchedule(self.transfer)
+
+    def transfer(self) -> TransferState | None:
+        return TransferState.load(self.copies.state)
+
 
 def _limited(zone: Zone, label: str, files: ListFiles) -> ListFiles:
-    limit = zone.source.max_mb << 20
+    limit = zone.max_bytes
     if files.size > limit:
-        reason = f"larger than {limit:,} bytes: check that it is the list; `source.max_mb` is the limit"
+        option = "rpz.max_mb" if zone.is_transferred else "source.max_mb"
+        reason = f"larger than {limit:,} bytes: check that it is the list; `{option}` is the limit"
         raise Refused([Problem(label, None, f"{files.size:,} bytes", reason)])
     return files

@@ -150,6 +150,14 @@ class Store:
         """The path of a feed's download."""
         return self.feeds / f"{zone}.txt"
 
+    def copy(self, zone: str) -> Path:
+        """The path of the copy of a zone that is received by zone transfer."""
+        return self.feeds / f"{zone}.zone"
+
+    def transfer_state(self, zone: str) -> Path:
+        """The path of the facts about its last transfer."""
+        return self.feeds / f"{zone}.transfer.json"
+
     # ------- Compiled versions -------
 
     def names(self, version: Version) -> Names | None:

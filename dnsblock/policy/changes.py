@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from dnsblock import times
 from dnsblock._engine import PolicyZone
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.errors import counted
 from dnsblock.lists.lists import Lists
 from dnsblock.orders.life import InForce

@@ -21,6 +21,7 @@ from dnsblock._engine import (
     Settings,
     Suffixes,
     TcpLimits,
+    TransferredZone,
     Upstream,
 )
 from dnsblock.config import HEALTH_CHECK_TYPES, Config, Resinfo, UpstreamOptions
@@ -33,8 +34,8 @@ MAX_SECRETS_BYTES = 4096
 EXTENDED_ERRORS = "0,3-4,13,15-19,22"  # the INFO-CODEs that the engine sends (RFC 8914 section 4)
 
 
-def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
-    """The rules for this configuration, with these cookie secrets."""
+def engine_rules(config: Config, secrets: Sequence[bytes], transferred: Sequence[TransferredZone]) -> Rules:
+    """The rules for this configuration, with these cookie secrets and zones that accept NOTIFY."""
     limits, local, cache = config.limits, config.local, config.cache
     structured = config.signals.structured_errors
     return Rules(
@@ -69,6 +70,7 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
         structured_option=None if structured is None else structured.option,
         soa=(config.soa.mname, config.soa.rname),
         suffixes=_suffixes(),
+        transferred=transferred,
     )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, TypedDict
 
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.names import above
 from dnsblock.orders.entry import Entry
 from dnsblock.orders.issuer import IssuerOrders

@@ -9,7 +9,8 @@ from typing import TypedDict
 
 from dnsblock._engine import Answer, Names, PlacedZone, PolicyZone, Rule, Snapshot
 from dnsblock.clock import utc_now
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.history.history import History
@@ -178,7 +179,7 @@ class Past:
                 compiled = lists[zone.name]
             else:
                 continue
-            placed.append(placement(zone, compiled, None).place())
+            placed.append(placement(zone, compiled, None, is_shadow=zone.is_shadow).place())
         snapshot = Snapshot(placed, serial, nat64_prefixes(self.config))
         return explain(target, Policy(snapshot, tuple(placed), state, when), self.config)
 

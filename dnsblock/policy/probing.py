@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dnsblock._engine import Covering
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.names import above
 from dnsblock.orders.entry import Entry
 from dnsblock.orders.life import Life

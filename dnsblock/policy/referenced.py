@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dnsblock import document
 from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.errors import Refused
 from dnsblock.orders.references import References
 
@@ -30,17 +31,26 @@ def contents_of(
     if config.guards.popular is not None and references.own_popular is not None:
         found["guards.popular"] = (config.guards.popular, references.own_popular.sha256)
     for zone in config.zones:
-        for name in ("ca", "authorization"):
-            path: Path | None = getattr(zone.source, name)
-            if path is None:
-                continue
-            option = f"zones.{zone.name}.source.{name}"
+        for name, path in _files_of(zone):
+            option = f"zones.{zone.name}.{name}"
             try:
                 found[option] = (path, _digest(document.read_bytes(path, max_bytes=MAX_BYTES)))
             except Refused:
                 if option in former:
                     found[option] = former[option]
     return found
+
+
+def _files_of(zone: Zone) -> Iterator[tuple[str, Path]]:
+    """The files that a zone refers to, besides its list, by option."""
+    tls, key = (None, None) if zone.rpz is None else (zone.rpz.tls, zone.rpz.key)
+    found = {
+        "source.ca": zone.source.ca,
+        "source.authorization": zone.source.authorization,
+        "rpz.tls.ca": None if tls is None else tls.ca,
+        "rpz.key.secret_file": None if key is None else key.secret_file,
+    }
+    return ((option, path) for option, path in found.items() if path is not None)
 
 
 def files_between(before: Contents, after: Contents) -> Iterator[str]:

@@ -11,9 +11,11 @@ from types import MappingProxyType
 
 from dnsblock._engine import PlacedZone, PolicyZone, Progress, Rules, Snapshot
 from dnsblock.access import ApiAccess
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import NONE, Lists
+from dnsblock.lists.transfer.keys import transferred_zones
 from dnsblock.orders.context import Context
 from dnsblock.orders.facts import Annulment, Approval
 from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine, judge_all
@@ -113,7 +115,7 @@ def read(
     * a rejected list with an enforced version (see `Lists.rejections`)
     * a refused order document or an unreadable inbox (see `Draft.refused`)
     * an invalid file of secrets, if previous ones are in force
-    * an invalid file of an issuer's keys, or of popular names
+    * an invalid file of an issuer's keys, of a key of zone transfer, or of popular names
     """
     problems: list[Problem] = []
     references, unusable = read_references(config, former_references)
@@ -138,7 +140,9 @@ def read(
             problems.extend(err.problems)
     if problems:
         raise Refused([*intake.problems, *problems])
-    rules = engine_rules(config, secrets)
+    transferred, unreadable_keys = transferred_zones(config)
+    tolerated.extend(unreadable_keys)
+    rules = engine_rules(config, secrets, transferred)
     return Draft(
         *(config, fresh, rules, intake.new, notes, reads_lists),
         signed=intake.signed,
@@ -283,12 +287,12 @@ def build(
     for zone in config.zones:
         due: int | None = None
         if zone.issuer is None:
-            compiled = lists_now[zone.name].compiled
+            compiled, is_shadow = lists_now[zone.name].compiled, lists_now[zone.name].is_shadow
         else:
             change = state.next_change_of(zone.issuer)
             due = None if change is None else int(change.timestamp())
-            compiled = order_zones[zone.name].compiled
-        plan.append(placement(zone, compiled, due))
+            compiled, is_shadow = order_zones[zone.name].compiled, zone.is_shadow
+        plan.append(placement(zone, compiled, due, is_shadow=is_shadow))
     nat64 = nat64_prefixes(config)
     facts = (state, now, nat64, lists_now, order_zones, tuple(plan))
     if former is not None and (former.plan, former.nat64) == (tuple(plan), nat64):
@@ -300,9 +304,9 @@ def build(
     return Policy(Snapshot(placed, serial, nat64), placed, *facts)
 
 
-def placement(zone: Zone, compiled: PolicyZone, due: int | None) -> Placement:
+def placement(zone: Zone, compiled: PolicyZone, due: int | None, *, is_shadow: bool) -> Placement:
     """A compiled zone with its options. `due`: the Unix time of its next scheduled change."""
-    return Placement(compiled, due, zone.judges_targets, zone.is_shadow, zone.clients)
+    return Placement(compiled, due, zone.judges_targets, is_shadow, zone.clients)
 
 
 def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> Policy:
@@ -313,8 +317,13 @@ def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> P
     now = compile_orders_at(config, orders, at, OrdersAt(policy.state, policy.orders))
     placed: list[PlacedZone] = []
     for zone in config.zones:
-        own = policy.lists if zone.issuer is None else now.zones
-        placed.append(placement(zone, own[zone.name].compiled, None).place())
+        of_list = policy.lists.get(zone.name)
+        compiled, is_shadow = (
+            (now.zones[zone.name].compiled, zone.is_shadow)
+            if of_list is None
+            else (of_list.compiled, of_list.is_shadow)
+        )
+        placed.append(placement(zone, compiled, None, is_shadow=is_shadow).place())
     snapshot = Snapshot(placed, policy.snapshot.serial, policy.nat64)
     return replace(policy, snapshot=snapshot, placed=tuple(placed), state=now.state, at=at, orders=now.zones)
 
@@ -342,8 +351,14 @@ def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tupl
 
 
 def unsigned_notes(config: Config) -> tuple[str, ...]:
-    """Remarks on zones that accept unsigned orders: at each startup, and by `check`."""
-    return tuple(
+    """Remarks on zones whose content nobody has signed: at each startup, and by `check`."""
+    transferred = tuple(
+        f"the zone {zone.name} is transferred without a key (TSIG) or TLS: "
+        "everybody who can send packets in the name of its primary decides what is blocked"
+        for zone in config.zones
+        if zone.rpz is not None and not zone.rpz.is_authentic
+    )
+    return transferred + tuple(
         f"the zone {zone.name} accepts unsigned orders: everybody who can submit one decides what is blocked"
         for zone in config.zones
         if zone.accepts_unsigned

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 from dnsblock import config as settings
 from dnsblock._engine import Answer, Names, PolicyZone, Rule
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
 from dnsblock.config_rpz import RpzOptions
+from dnsblock.config_zones import Zone
 from dnsblock.lists.lists import Lists
 from dnsblock.orders.life import InForce, Part
 from dnsblock.orders.state import Entries
@@ -176,6 +177,7 @@ class ListZone:
     compiled: PolicyZone
     names: Names | None  # None: no list is enforced
     answers: "Answers"
+    is_shadow: bool = False  # matches are only counted
 
     def is_of(self, names: Names | None, answers: "Answers") -> bool:
         """Whether the zone has these names and answers, and its compiled file is readable."""
@@ -199,13 +201,26 @@ def compile_lists(
             if zone.name not in lists.zones:
                 raise LookupError(f"list {zone.name} was not read")
             listed, before = lists.listed.get(zone.name), former.get(zone.name)
-            names = None if listed is None else listed.names
+            names = None if listed is None or is_withdrawn(zone, lists) else listed.names
             answers = Answers.of(zone, config)
             if before is not None and (keeps_former or before.is_of(names, answers)):
                 compiled[zone.name] = before
             else:
                 compiled[zone.name] = ListZone(list_zone(zone, config, names), names, answers)
+            if (shadow := is_shadow(zone, lists)) != compiled[zone.name].is_shadow:
+                compiled[zone.name] = replace(compiled[zone.name], is_shadow=shadow)
     return compiled
+
+
+def is_withdrawn(zone: Zone, lists: Lists) -> bool:
+    """Whether nothing of a zone is enforced, since its primaries are out of reach for too long."""
+    return zone.rpz is not None and zone.rpz.on_expire == "withdraw" and zone.name in lists.expired
+
+
+def is_shadow(zone: Zone, lists: Lists) -> bool:
+    """Whether matches of a zone are only counted: as configured, or since it has expired."""
+    has_ended = zone.rpz is not None and zone.rpz.on_expire == "shadow" and zone.name in lists.expired
+    return zone.is_shadow or has_ended
 
 
 def list_zone(zone: Zone, config: Config, names: Names | None) -> PolicyZone:

@@ -15,6 +15,7 @@ use crate::message::{
     put_soa, put_soa_of, rcode, rtype,
 };
 use crate::name::{BoxedName, Name, Walk};
+use crate::notify::{Notify, is_notify};
 use crate::outcome::Outcome;
 use crate::policy::{Action, Answer, Decision, Judges, Snapshot};
 use crate::relay;
@@ -28,6 +29,8 @@ pub enum Verdict {
     Drop(Outcome),
     /// `out[..length]` is the response. `is_verified`: the client's address is proven, or exempt.
     Respond { length: usize, outcome: Outcome, is_verified: bool },
+    /// The response to a NOTIFY.
+    Notify { length: usize, notify: Notify, from: IpAddr, is_verified: bool },
     /// Not blocked, or blocked by our own CNAME, whose target `follow` is to be resolved.
     /// `allowed_by`: the zones that judge its targets after a passthru.
     Forward { follow: Option<Name>, allowed_by: Option<Judges>, is_verified: bool },
@@ -38,10 +41,16 @@ impl Verdict {
     pub fn rate_limit(&self) -> Option<Kind> {
         match self {
             Verdict::Drop(_) => None,
-            Verdict::Respond { is_verified, .. } | Verdict::Forward { is_verified, .. } if *is_verified => {
+            Verdict::Respond { is_verified, .. }
+            | Verdict::Notify { is_verified, .. }
+            | Verdict::Forward { is_verified, .. }
+                if *is_verified =>
+            {
                 None
             }
             Verdict::Respond { outcome, .. } if outcome.is_error() => Some(Kind::Error),
+            Verdict::Notify { notify: Notify::Accepted(_), .. } => Some(Kind::Query),
+            Verdict::Notify { .. } => Some(Kind::Error),
             Verdict::Respond { .. } | Verdict::Forward { .. } => Some(Kind::Query),
         }
     }
@@ -76,6 +85,9 @@ pub fn read(
     let head = &mut query.head;
     check_client(head, packet, client, rules, now);
     let is_stranger = !rules.clients.contains(client.address);
+    if !rules.transferred.is_empty() && is_notify(packet) {
+        return Err(respond_to_notify(packet, client, is_stranger, rules, head.hop.is_verified, out));
+    }
     let refusal = match refusal {
         Err(Refusal::Chaos) => {
             let about = rules.local.respond_about(query, client.address, snapshot, rules.max_payload, out);
@@ -104,6 +116,20 @@ pub fn read(
         _ if is_stranger => Err(refuse_client(head, rules, out)),
         _ => Ok(()),
     }
+}
+
+/// A primary need not be a client, so strangers are judged by the zone's own rules.
+fn respond_to_notify(
+    packet: &[u8],
+    client: Client,
+    is_stranger: bool,
+    rules: &Rules,
+    is_verified: bool,
+    out: &mut [u8],
+) -> Verdict {
+    let (notify, length) = rules.transferred.respond(packet, client.address, out);
+    let is_dropped = is_stranger && rules.drop_others && !matches!(notify, Notify::Accepted(_));
+    Verdict::Notify { length: if is_dropped { 0 } else { length }, notify, from: client.address, is_verified }
 }
 
 /// Decides a query that `read` has accepted. `walk` has the hashes of its name.

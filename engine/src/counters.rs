@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::message::{Transport, rcode};
+use crate::notify;
 use crate::outcome::Outcome;
 use crate::policy::Action;
 
@@ -193,6 +194,8 @@ pub struct Counters {
     pub joined: Counter,
     /// Prefetches of cached responses.
     pub prefetched: Counter,
+    /// NOTIFYs, in the order of `notify::RESULTS`.
+    pub notifies: [Counter; notify::RESULTS.len()],
     /// Queries that were not sent to an upstream, in the order of `Refused`.
     pub refused: [Counter; REFUSED.len()],
 }
@@ -236,6 +239,7 @@ impl Counters {
             response_times: Default::default(),
             joined: Counter::default(),
             prefetched: Counter::default(),
+            notifies: Default::default(),
             refused: Default::default(),
         }
     }

@@ -20,6 +20,7 @@ use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::events::{Events, lock};
 use crate::impact::ImpactRun;
 use crate::limits::{ConnectionCounts, Limiter};
+use crate::notify::Notified;
 use crate::policy::{PolicyZone, Snapshot, seed};
 use crate::rules::Rules;
 use crate::shared::{Serving, Settings, Shared};
@@ -120,6 +121,7 @@ impl Engine {
                 cache: Cache::default(),
                 claims: Arc::new(Claims::new(wakers)),
                 crowd: Arc::new(ConnectionCounts::new(seed())),
+                notified: Notified::new().map_err(EngineError::Io)?,
                 stop_at: OnceLock::new(),
                 running: AtomicUsize::new(0),
             }),
@@ -313,6 +315,11 @@ impl Engine {
     pub fn take_events(&self) -> Vec<String> {
         self.free_unused(&mut lock(&self.control));
         self.shared.events.take()
+    }
+
+    /// The zones whose primaries say that they have changed.
+    pub fn notified(&self) -> &Notified {
+        &self.shared.notified
     }
 
     pub fn cache(&self) -> &Cache {

@@ -21,6 +21,7 @@ mod policy;
 mod privileges;
 mod running;
 mod settings;
+mod transfers;
 
 create_exception!(_engine, ListRefused, PyValueError);
 create_exception!(_engine, NotAName, PyValueError);
@@ -39,11 +40,14 @@ mod _engine {
     #[pymodule_export]
     use super::settings::{
         AccessControl, CacheOptions, ClientIdentity, Forwarding, HealthCheck, LocalZones, RateLimits, Rules,
-        Settings, Suffixes, TcpLimits, Upstream,
+        Settings, Suffixes, TcpLimits, TransferredZone, Upstream,
     };
 
     #[pymodule_export]
     use super::running::{Engine, ImpactCounts, ImpactRun, Listening};
+
+    #[pymodule_export]
+    use super::transfers::{Soa, Transfer, TransferFailed, TsigKey, is_newer};
 
     #[pymodule_export]
     use super::privileges::{keep_capabilities, keep_net_bind_service};

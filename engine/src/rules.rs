@@ -9,6 +9,7 @@ use crate::cookie::Secrets;
 use crate::limits::Rates;
 use crate::local::Local;
 use crate::message::Soa;
+use crate::notify;
 use crate::prefix::Prefixes;
 use crate::response::TtlBounds;
 use crate::suffixes::Suffixes;
@@ -34,6 +35,8 @@ pub struct Rules {
     /// MNAME and RNAME of the SOA in negative answers.
     pub soa: Soa,
     pub local: Local,
+    /// Zones that are received by transfer: who may say that they have changed.
+    pub transferred: Arc<notify::Zones>,
     pub ttl_bounds: TtlBounds,
     pub cache: cache::Settings,
     /// The public suffix list.

@@ -14,6 +14,7 @@ use crate::impact::ImpactRun;
 use crate::limits::{ConnectionCounts, Limiter};
 use crate::message::{Query, QueryClient};
 use crate::name::{Name, Walk};
+use crate::notify::Notified;
 use crate::policy::{Judges, LookupStep, Shadow, ShadowMatch, Snapshot};
 use crate::response::Response;
 use crate::rules::Rules;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub claims: Arc<Claims>,
     /// Open TCP connections, by client and by network.
     pub crowd: Arc<ConnectionCounts>,
+    /// Zones whose primaries say that they have changed.
+    pub notified: Notified,
     pub stop_at: OnceLock<Instant>,
     /// The number of running worker threads.
     pub running: AtomicUsize,

@@ -20,7 +20,10 @@ T = TypeVar("T")
 DEBIAN_PACKAGES = {
     "dig": "bind9-dnsutils",
     "kdig": "knot-dnsutils",
+    "knotc": "knot",
+    "knotd": "knot",
     "named": "bind9",
+    "rndc": "bind9-utils",
     "dnsdist": "dnsdist",
     "dnsperf": "dnsperf",
     "prlimit": "util-linux",

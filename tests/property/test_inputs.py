@@ -31,8 +31,9 @@ from dnsblock._engine import (
     Snapshot,
 )
 from dnsblock.client import Client
-from dnsblock.config import Config, Format
+from dnsblock.config import Config
 from dnsblock.config_file import inspect
+from dnsblock.config_zones import Format
 from dnsblock.control import control_socket
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 from dnsblock.http.api import control_app

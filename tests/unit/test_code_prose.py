@@ -136,7 +136,8 @@ def names(file: str, source: str) -> Iterator[tuple[int, str]]:
     """Every name in the code, with its line."""
     if file.endswith(".rs"):
         code = RUST.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), source)
-        code = code.replace(".octets()", "")  # of std::net::IpAddr
+        # Of std::net::IpAddr, and of the crate domain.
+        code = code.replace(".octets()", "").replace("::from_octets(", "(")
         for number, line in enumerate(code.splitlines(), start=1):
             yield from ((number, name) for name in IDENTIFIER.findall(line))
     else:

@@ -97,7 +97,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     assert [issuer.id for issuer in config.issuers] == ["kominfo.go.id"]
     assert config.api is not None
     assert [export.origin for export in config.exports] == ["rpz.isp.example"]
-    zones = ["kominfo", "national", "malware", "badnets", "planned", "rpz.example"]
+    zones = ["kominfo", "national", "malware", "badnets", "planned", "rpz.example", "trustpositifkominfo"]
     assert [zone.name for zone in config.zones] == zones
 
 

@@ -56,6 +56,23 @@ def code(text: str) -> list[str]:
 # ------- Metrics
 
 
+COPY = """\
+; A copy of this zone, received by zone transfer. dnsblock replaces it.
+$ORIGIN transferred.
+@ 60 SOA localhost. nobody.invalid. 1 60 60 60 60
+received.example 60 CNAME .
+"""
+TRANSFER = {
+    "zone": "transferred",
+    "primary": "127.0.0.1:1",
+    "serial": 1,
+    "refresh": 60,
+    "retry": 60,
+    "expire": 60,
+    "checked_at": "2026-11-30T12:00:00+00:00",
+}
+
+
 @pytest.fixture(scope="module")
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The metrics of a daemon that has one of everything."""
@@ -65,6 +82,10 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (folder / "orders" / name).write_text(text)
     (folder / "list.txt").write_text("listed.example\nno name\na.*.example\n")
     (folder / "dnsblock.yaml").write_text(CONFIG)
+    feeds = folder / "state" / "feeds"
+    feeds.mkdir(parents=True)
+    (feeds / "transferred.zone").write_text(COPY)
+    (feeds / "transferred.transfer.json").write_text(json.dumps(TRANSFER | {"size": len(COPY)}))
     command = [str(Path(sys.executable).parent / "dnsblock"), "serve", "--json", "-c"]
     daemon = subprocess.Popen([*command, folder / "dnsblock.yaml"], stdout=subprocess.PIPE, env=os.environ)
     with daemon:
@@ -265,6 +286,7 @@ zones:
   - {name: listed, list: list.txt, answer: nodata, source: {guards: {rejected_percent: off}}}
   - {name: feed, list: "https://127.0.0.1:1/", answer: nodata, source: {missing: start}}
   - {name: planned, issuer: planned.example, answer: nodata, mode: shadow}
+  - {name: transferred, rpz: {primaries: ["127.0.0.1:1"]}, answer: given}
 """
 
 

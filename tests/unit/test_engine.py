@@ -80,6 +80,7 @@ def rules() -> Rules:
         structured_option=None,
         soa=("localhost", "nobody.invalid"),
         suffixes=Suffixes((), (), ()),
+        transferred=[],
     )
 
 

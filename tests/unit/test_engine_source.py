@@ -19,12 +19,12 @@ LAYERS = [
     {"upstream", "impact", "export"},
     {"answer"},
     {"rules", "targets", "failures", "counters"},
-    {"cache", "suffixes", "local", "outcome"},
+    {"cache", "suffixes", "local", "notify", "outcome"},
     {"chain", "relay"},
     {"response"},
-    {"list", "transport"},
+    {"list", "transfer", "transport"},
     {"policy", "limits", "nat64", "message"},
-    {"name", "prefix", "cookie", "digests", "events", "sealed", "sys"},
+    {"name", "prefix", "cookie", "digests", "events", "sealed", "sys", "tsig"},
 ]
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60

@@ -79,7 +79,7 @@ def test_missing_secrets_are_refused_with_the_file(tmp_path: Path):
 
 def test_the_engine_accepts_the_default_configuration(tmp_path: Path):
     """The engine checks again what it is given: a default beyond its bounds would raise here."""
-    assert isinstance(engine_rules(config(tmp_path), [bytes(16)]), Rules)
+    assert isinstance(engine_rules(config(tmp_path), [bytes(16)], []), Rules)
 
 
 def test_resinfo_is_character_strings():

@@ -17,8 +17,9 @@ from bench.processes import query
 
 from dnsblock import clock as clocks
 from dnsblock.change import Change
-from dnsblock.config import Config, Zone
+from dnsblock.config import Config
 from dnsblock.config_file import load
+from dnsblock.config_zones import Zone
 from dnsblock.daemon import Daemon
 from dnsblock.errors import Refused
 from dnsblock.lists import files, records

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import httpx
 
@@ -20,14 +19,13 @@ from dnsblock.errors import FetchFailed, shown
 from dnsblock.lists.feed.download import Download, too_large
 from dnsblock.lists.feed.https import REPORT_IT, RETRIED, SILENCE_SECONDS, Feed, redirected_to, request
 from dnsblock.lists.feed.schedule import retry_after_seconds
+from dnsblock.threads import in_thread
 
 __all__ = ["Feed", "FetchFailed", "Fetched", "Validators", "fetch"]
 
 PIECE_BYTES = 1 << 18  # passed to a thread at a time
 
 Progress = Callable[[int, int | None], None]
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ async def fetch(
         if head is None:
             return None
         # Outside the network timeout: a slow disk must not discard a complete download.
-        sha256, size = await _in_thread(download.commit)
+        sha256, size = await in_thread(download.commit)
         validators, content_type = head
         return Fetched(into, sha256, size, validators, content_type, time.monotonic() - started)
     except TimeoutError as err:
@@ -99,7 +97,7 @@ async def fetch(
         advice = "check the speed (`curl -o /dev/null`); raise `source.timeout_s` if the list has grown"
         raise feed.failed("TOO_SLOW", f"{reason}: {advice}") from err
     finally:
-        await _in_thread(download.discard)
+        await in_thread(download.discard)
 
 
 async def _receive(
@@ -115,10 +113,10 @@ async def _receive(
         if response.status_code == httpx.codes.NOT_MODIFIED and conditions:
             return None
         arrived.announced = _judge(response, feed)
-        await _in_thread(download.begin, gzip=_encoding(response) == "gzip")
+        await in_thread(download.begin, gzip=_encoding(response) == "gzip")
         async with aclosing(_pieces(response, feed, arrived)) as pieces:
             async for piece in pieces:
-                await _in_thread(download.add, piece)
+                await in_thread(download.add, piece)
                 if progress is not None:
                     progress(arrived.received, arrived.announced)
         content_type = response.headers.get("content-type")
@@ -194,21 +192,3 @@ def _status(response: httpx.Response, feed: Feed) -> FetchFailed:
 def _encoding(response: httpx.Response) -> str:
     encoding: str = response.headers.get("content-encoding", "identity").strip().lower()
     return "gzip" if encoding == "x-gzip" else encoding  # RFC 9110, section 8.4.1.3
-
-
-async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Like `asyncio.to_thread`, but leaves no thread behind that still uses a discarded file.
-
-    When cancelled, it waits for the work to end: one piece, or at most the sync of a list to disk.
-    """
-    task = asyncio.create_task(asyncio.to_thread(work, *args, **kwargs))
-    cancelled = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as err:
-            cancelled = err
-    if cancelled is not None:
-        task.exception()  # retrieved, otherwise asyncio logs it as never retrieved
-        raise cancelled
-    return task.result()

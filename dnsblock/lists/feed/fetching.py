@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dnsblock import durable
-from dnsblock.config import Zone
+from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchFailed
 from dnsblock.lists.feed.fetch import Feed, Fetched, Progress, Validators, fetch
 from dnsblock.lists.store import Store
@@ -27,10 +27,15 @@ def feed_of(zone: Zone) -> Feed:
     )
 
 
-async def download(zone: Zone, store: Store, progress: Progress | None) -> Fetched | None:
-    """Fetches a feed; None if it is not modified. Raises only `FetchFailed`."""
+async def download(
+    zone: Zone, store: Store, progress: Progress | None, *, whole: bool = False
+) -> Fetched | None:
+    """Fetches a feed; None if it is not modified. Raises only `FetchFailed`.
+
+    With `whole`, it is fetched even if it is not modified.
+    """
     try:
-        fetched = await _download(zone, store, progress)
+        fetched = await _download(zone, store, progress, whole=whole)
     except FetchFailed:
         raise
     except Exception as err:  # a feed must not stop DNS, orders or other lists
@@ -45,10 +50,10 @@ async def download(zone: Zone, store: Store, progress: Progress | None) -> Fetch
     return fetched
 
 
-async def _download(zone: Zone, store: Store, progress: Progress | None) -> Fetched | None:
+async def _download(zone: Zone, store: Store, progress: Progress | None, *, whole: bool) -> Fetched | None:
     into = store.download(zone.name)
     known = into.with_suffix(".json")
-    validators = await asyncio.to_thread(_validators, zone, into, known)
+    validators = None if whole else await asyncio.to_thread(_validators, zone, into, known)
     fetched = await fetch(feed_of(zone), into, validators, progress)
     if fetched is not None:
         await asyncio.to_thread(_store_validators, zone, fetched.validators, known)

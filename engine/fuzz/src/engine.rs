@@ -150,6 +150,7 @@ fn decided_by(snapshot: &Snapshot, packet: &[u8], peer: Peer) -> Decided {
             out.truncate(length);
             Decided::Answered { response: out, blocked: blocked(outcome) }
         }
+        Verdict::Notify { .. } => unreachable!("no zone is received by zone transfer"),
         Verdict::Forward { follow, .. } => {
             let length =
                 query.write_upstream(0xf00d, query.head.question(), Some((MAX_PAYLOAD, &[])), &mut out);

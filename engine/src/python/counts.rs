@@ -11,6 +11,7 @@ use crate::counters::{
     SLIPS, TCP_REFUSED,
 };
 use crate::engine;
+use crate::notify;
 use crate::policy::Action;
 use crate::upstream::health::CHECK_RESULTS;
 
@@ -37,6 +38,7 @@ pub struct Counts {
     waited: HashMap<&'static str, Histogram>,
     joined: u64,
     prefetched: u64,
+    notifies: HashMap<&'static str, u64>,
     refused: HashMap<&'static str, u64>,
     cache_entries: usize,
     cache_bytes: u64,
@@ -113,6 +115,7 @@ impl Counts {
                 .collect(),
             joined: total(&|c| c.joined.get()),
             prefetched: total(&|c| c.prefetched.get()),
+            notifies: labelled(&notify::RESULTS, &|c, place| c.notifies[place].get()),
             refused: labelled(&REFUSED, &|c, place| c.refused[place].get()),
             cache_entries: cache.0,
             cache_bytes: cache.1,

@@ -115,6 +115,14 @@ impl Engine {
         py.detach(|| self.0.take_events())
     }
 
+    fn notified_descriptor(&self) -> RawFd {
+        self.0.notified().descriptor().as_raw_fd()
+    }
+
+    fn take_notified(&self) -> Vec<(String, IpAddr)> {
+        self.0.notified().take().into_iter().map(|(zone, from)| (zone.to_string(), from)).collect()
+    }
+
     fn counters(&self, py: Python<'_>) -> PyResult<Counts> {
         Counts::sum(py, &self.0)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::transfers::TsigKey;
 use super::{name, refused};
 use crate::cookie::Secrets;
 use crate::limits::Rates;
@@ -17,7 +18,7 @@ use crate::prefix::{Prefix, Prefixes};
 use crate::response::TtlBounds;
 use crate::sys::DATAGRAM;
 use crate::transport::tcp;
-use crate::{cache, message, rules, shared, suffixes, upstream};
+use crate::{cache, message, notify, rules, shared, suffixes, tsig, upstream};
 
 /// A network: an address and the length of its prefix.
 type Network = (IpAddr, u8);
@@ -139,6 +140,31 @@ impl LocalZones {
     }
 }
 
+/// A zone that is received by transfer.
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct TransferredZone {
+    zone: String,
+    label: String,
+    from: Vec<Network>,
+    key: Option<tsig::Key>,
+}
+
+#[pymethods]
+impl TransferredZone {
+    #[new]
+    #[pyo3(signature = (zone, label, *, notify_from, key))]
+    fn new(zone: String, label: String, notify_from: Vec<Network>, key: Option<&TsigKey>) -> TransferredZone {
+        TransferredZone { zone, label, from: notify_from, key: key.map(|key| key.0.clone()) }
+    }
+}
+
+impl TransferredZone {
+    fn zone(&self) -> PyResult<notify::Zone> {
+        let (name, label) = (name(&self.zone)?, self.label.as_str().into());
+        Ok(notify::Zone { name, label, from: prefixes(self.from.clone()), key: self.key.clone() })
+    }
+}
+
 #[pyclass(frozen, module = "dnsblock._engine")]
 pub struct Rules(pub Arc<rules::Rules>);
 
@@ -147,7 +173,7 @@ impl Rules {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     #[pyo3(signature = (*, access_control, rate_limits, cache, local_zones, cookie_secrets, max_payload,
-        idle_timeout_ms, structured_option, soa, suffixes))]
+        idle_timeout_ms, structured_option, soa, suffixes, transferred))]
     fn new(
         access_control: &AccessControl,
         rate_limits: &RateLimits,
@@ -159,11 +185,14 @@ impl Rules {
         structured_option: Option<u16>,
         soa: (String, String),
         suffixes: &Suffixes,
+        transferred: Vec<PyRef<'_, TransferredZone>>,
     ) -> PyResult<Rules> {
         if !is_payload_size(max_payload) {
             return Err(PyValueError::new_err("max_payload out of range"));
         }
+        let zones = transferred.iter().map(|zone| zone.zone()).collect::<PyResult<_>>()?;
         Ok(Rules(Arc::new(rules::Rules {
+            transferred: Arc::new(notify::Zones(zones)),
             clients: access_control.allow.clone(),
             drop_others: access_control.drops_others,
             exempt: rate_limits.exempt.clone(),

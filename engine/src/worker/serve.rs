@@ -9,6 +9,7 @@ use crate::counters::Slip;
 use crate::limits::Kind;
 use crate::message::Query;
 use crate::name::{Name, Walk};
+use crate::notify::Notify;
 use crate::outcome::Outcome;
 use crate::policy::names::SEED;
 use crate::policy::{Judges, LookupStep};
@@ -197,6 +198,13 @@ impl Worker {
                 self.send(origin, length, outcome);
                 None
             }
+            Verdict::Notify { length, notify, from, .. } => {
+                if let Notify::Accepted(zone) = notify {
+                    self.shared.notified.note(&serving.rules.transferred.0[zone].label, from);
+                }
+                self.answer_notify(notify, length, origin, serving);
+                None
+            }
             Verdict::Forward { follow, allowed_by, .. } => Some((follow, allowed_by)),
             Verdict::Drop(outcome) => {
                 self.counters.count(origin.transport(), outcome, &serving.slots);
@@ -206,6 +214,20 @@ impl Worker {
                 }
                 None
             }
+        }
+    }
+
+    fn answer_notify(&mut self, notify: Notify, length: usize, origin: &Origin, serving: &Serving) {
+        let outcome = match notify {
+            Notify::Accepted(_) => Outcome::Local,
+            Notify::Malformed => Outcome::Malformed,
+            Notify::Refused | Notify::BadSignature => Outcome::Refused,
+        };
+        self.counters.notifies[notify.index()].add(1);
+        self.counters.count(origin.transport(), outcome, &serving.slots);
+        match length {
+            0 => self.leave_unanswered(origin),
+            length => self.send(origin, length, outcome),
         }
     }
 
