@@ -11,6 +11,7 @@ impl Random {
         (self.0 >> 33) as usize % bound
     }
 
+    #[allow(dead_code, reason = "not every test needs names")]
     pub fn name(&mut self) -> String {
         let labels: Vec<_> = (0..1 + self.below(4)).map(|_| LABELS[self.below(3)]).collect();
         format!("{}.example", labels.join("."))
