@@ -10,6 +10,7 @@ from dnsblock.orders.facts import Annulment, Approval
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.policy.changes import Changes
+from dnsblock.policy.zones import ListZone
 from dnsblock.principal import DAEMON, Principal
 
 Scope = Literal["all", "lists", "ledger"]  # what a change reads again
@@ -31,6 +32,18 @@ class ListsChanged:
     by: Principal
     reason: str
     zone: str | None = None
+    scope: Scope = "lists"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsChanged:
+    """Records of one policy zone have changed since it was compiled (`advance.py`). Nothing is read."""
+
+    by: Principal
+    reason: str
+    zone: str
+    before: ListZone
+    after: ListZone
     scope: Scope = "lists"
 
 
@@ -87,7 +100,7 @@ class RollBack:
         return f"by {self.by}: {self.why}"
 
 
-Change = Reload | ListsChanged | ClockTick | LedgerEntries | RollBack
+Change = Reload | ListsChanged | RecordsChanged | ClockTick | LedgerEntries | RollBack
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from dnsblock import handover
+from dnsblock import advance, handover
 from dnsblock.actions import Actions
 from dnsblock.change import ClockTick, ListsChanged, Reload
 from dnsblock.checkpoints import Checkpoints
@@ -274,6 +274,10 @@ class Daemon:
             publish=lambda reason, zone: self.publisher.publish(ListsChanged(DAEMON, reason, zone)),
             # A lambda, since the lists change.
             is_changed=lambda zone, watch: self.publisher.lists.is_changed(zone, watch),  # noqa: PLW0108
+            # They use the publisher, which is not there yet when the first hooks are made.
+            advance=lambda *facts: advance.advance(self.publisher, *facts),
+            take_back=lambda zone: advance.take_back(self.publisher, zone),
+            prepare=lambda zone: advance.prepare(self.publisher, zone),
             fetched=self.metrics.fetched,
         )
 

@@ -20,6 +20,7 @@ from dnsblock.change import (
     LastPublish,
     LedgerEntries,
     ListsChanged,
+    RecordsChanged,
     Reload,
     RollBack,
     Served,
@@ -54,7 +55,7 @@ from dnsblock.policy.changes import Changes, Enforced, changes_between
 from dnsblock.policy.engine_settings import engine_settings
 from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.snapshot import Draft, Policy
-from dnsblock.policy.zones import compile_lists
+from dnsblock.policy.zones import compile_lists, latest
 from dnsblock.principal import Principal
 from dnsblock.startup import Startup
 
@@ -156,11 +157,6 @@ class Publisher:
         self._observer.follow(self.lists.listed, self.config.zones)
 
     @property
-    def feeds(self) -> list[str]:
-        """Zones whose lists are fetched."""
-        return [zone.name for zone in self.config.zones if zone.is_feed]
-
-    @property
     def entries(self) -> int:
         """Names that are enforced, over all zones."""
         return self.policy.snapshot.entries
@@ -192,7 +188,7 @@ class Publisher:
                         return await self._reload(change, started)
                 case ListsChanged():
                     return await self._read_lists(change, started)
-                case LedgerEntries() | ClockTick():
+                case RecordsChanged() | LedgerEntries() | ClockTick():
                     return await self._serve(change, None, started)
         except Exception as err:
             refused = as_refused(err)
@@ -273,12 +269,18 @@ class Publisher:
             if isinstance(change, LedgerEntries):
                 change.check(self.recorder.ledger.orders)
                 draft = _with_entries(draft, change)
+            # If another publish came first, the next one compiles the zone.
+            if isinstance(change, RecordsChanged) and self.policy.lists.get(change.zone) is change.before:
+                draft = replace(draft, list_zones={change.zone: change.after})
             if isinstance(read, ReadLists):
                 lists = read.merged_into(self.lists, self.config)
                 notes = tuple(note for note in lists.notes if note not in self.lists.notes)
                 draft = replace(
                     draft, lists=lists, notes=notes, list_zones=read.list_zones, keeps_list_zones=False
                 )
+            if isinstance(change, Reload | ListsChanged):
+                zones = latest(self.policy.lists, draft.list_zones, draft.lists)
+                draft = replace(draft, list_zones=zones)
             draft = replace(draft, by=change.by)
             done = await _to_its_end(self._commit, draft, change)
             former, former_lists = self._state(), self.lists

@@ -554,7 +554,7 @@ def _lists(view: View) -> Iterator[Metric]:
             accepted.add_metric([zone], _unix(listed.version.accepted_at))
     for zone in sorted(view.publisher.lists.listed.keys() | view.publisher.lists.missing.keys()):
         rejected.add_metric([zone], float(zone in view.publisher.lists.rejections))
-    for feed in view.publisher.feeds:
+    for feed in (zone.name for zone in view.config.zones if zone.is_feed):
         state = view.refresher.states.get(feed)
         fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))
     yield from (lines, rejected_lines, not_applicable, version, accepted, fetched, rejected)

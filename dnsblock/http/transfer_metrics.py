@@ -36,8 +36,10 @@ def transfers(view: View) -> Iterator[Metric]:
     )
     for zone in view.config.zones:
         listed = view.publisher.lists.listed.get(zone.name)
+        compiled = view.publisher.policy.lists.get(zone.name)
+        ahead = None if compiled is None else compiled.ahead
         if listed is not None and listed.report.serial is not None:
-            serial.add_metric([zone.name], listed.report.serial)
+            serial.add_metric([zone.name], listed.report.serial if ahead is None else ahead)
         if zone.rpz is None or not zone.is_transferred:
             continue
         unsigned.add_metric([zone.name], int(not zone.rpz.is_authentic))

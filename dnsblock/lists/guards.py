@@ -248,6 +248,15 @@ def _changed(zone: Zone, compiled: CompiledList, before: Version, code: str) -> 
     return None
 
 
+def allows_changes(zone: Zone, entries: int, lost: int, gained: int) -> bool:
+    """Whether SHRANK and GREW accept that so many of `entries` cover less, and so many more."""
+    for code, changed in (("shrank", lost), ("grew", gained)):
+        names, percent = (_limit(zone, f"{code}_{unit}") for unit in ("names", "percent"))
+        if changed > names or (changed >= FEWEST and 100 * changed / max(entries, 1) > percent):
+            return False
+    return True
+
+
 def _limit(zone: Zone, option: str) -> float:
     setting: float | None = getattr(zone.source.guards, option)
     usual: float = getattr(FEED if zone.is_feed else FILE, option)

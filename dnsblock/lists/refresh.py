@@ -6,11 +6,12 @@ Changes are published through the daemon, one at a time like every change.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
-from dnsblock._engine import Engine
+from dnsblock._engine import Engine, RecordChanges
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_zones import Zone
@@ -43,6 +44,9 @@ class Hooks:
 
     publish: Callable[[str, str], Awaitable[object]]  # (reason, zone): publishes its list; raises `Refused`
     is_changed: Callable[[Zone, Watch], bool]  # whether the content differs from what was read and judged
+    advance: Callable[[Zone, int, RecordChanges, int], Awaitable[object]]  # see dnsblock/advance.py
+    take_back: Callable[[Zone], Awaitable[object]]
+    prepare: Callable[[Zone], Coroutine[None, None, None]]
     fetched: Callable[[str, str], None]  # counts a fetch of a zone: a `FetchResult` or a code
 
 
@@ -100,7 +104,12 @@ class Refresher:
         watch, schedule = Watch(), source_of(zone, self._store).schedule()
         wait = self._first_wait(zone, schedule)
         while True:
-            await self._wait(zone, wait)
+            # In the background, since a NOTIFY may come meanwhile.
+            preparing = asyncio.create_task(self._hooks.prepare(zone))
+            try:
+                await self._wait(zone, wait)
+            finally:
+                preparing.cancel()
             try:
                 wait = await self._refresh_on(schedule, zone, watch)
             except Exception:  # one list must not stop DNS and orders
@@ -164,12 +173,14 @@ class Refresher:
         source = source_of(zone, self._store)
         async with self._locks.setdefault(zone.name, asyncio.Lock()):
             try:
-                result = await source.fetch(self._progress(zone), whole=whole)
+                advance = partial(self._hooks.advance, zone)
+                result = await source.fetch(self._progress(zone), whole=whole, advance=advance)
             except FetchFailed as err:
                 _log_failure(zone, err)
                 self._hooks.fetched(zone.name, err.code)
                 transfer = await asyncio.to_thread(source.transfer)
                 self._note(zone, error=str(err), transfer=transfer)
+                await self._hooks.take_back(zone)
                 raise
             finally:
                 self.fetching.pop(zone.name, None)

@@ -18,7 +18,7 @@ from dnsblock.lists.feed.schedule import FetchSchedule, PollSchedule, Schedule
 from dnsblock.lists.files import ListFiles, Watch, file_at, files_in, readable
 from dnsblock.lists.store import Store
 from dnsblock.lists.transfer.schedule import TransferSchedule
-from dnsblock.lists.transfer.state import Copies, TransferState
+from dnsblock.lists.transfer.state import Advance, Copies, TransferState
 from dnsblock.log import fault
 
 Progress = Callable[[int, int | None], None]  # bytes received, and bytes announced
@@ -42,10 +42,13 @@ class Source(Protocol):
     def is_complete(self, files: ListFiles, watch: Watch) -> bool:
         """Whether the files are not still being written."""
 
-    async def fetch(self, progress: Progress | None = None, *, whole: bool = False) -> FetchResult | None:
+    async def fetch(
+        self, progress: Progress | None = None, *, whole: bool = False, advance: Advance | None = None
+    ) -> FetchResult | None:
         """Updates the files from a server; None if there is none. Raises only `FetchFailed`.
 
-        With `whole`, all of it is fetched again, whatever is there.
+        With `whole`, all of it is fetched again, whatever is there. `advance` gets the changes of an
+        incremental transfer before they are stored.
         """
 
     def schedule(self) -> Schedule:
@@ -88,7 +91,9 @@ class FileSource:
     def is_complete(self, files: ListFiles, watch: Watch) -> bool:
         return watch.is_settled(files)
 
-    async def fetch(self, _: Progress | None = None, *, whole: bool = False) -> FetchResult | None:
+    async def fetch(
+        self, _: Progress | None = None, *, whole: bool = False, advance: Advance | None = None
+    ) -> FetchResult | None:
         return None
 
     def schedule(self) -> Schedule:
@@ -167,7 +172,9 @@ class FeedSource:
     def is_complete(self, files: ListFiles, watch: Watch) -> bool:
         return True
 
-    async def fetch(self, progress: Progress | None = None, *, whole: bool = False) -> FetchResult | None:
+    async def fetch(
+        self, progress: Progress | None = None, *, whole: bool = False, advance: Advance | None = None
+    ) -> FetchResult | None:
         # Imported here: without feeds, startup does not need httpx, which takes a sixth of its time.
         from dnsblock.lists.feed import fetching
 
@@ -209,12 +216,15 @@ class TransferSource:
     def is_complete(self, files: ListFiles, watch: Watch) -> bool:
         return True
 
-    async def fetch(self, progress: Progress | None = None, *, whole: bool = False) -> FetchResult | None:
+    async def fetch(
+        self, progress: Progress | None = None, *, whole: bool = False, advance: Advance | None = None
+    ) -> FetchResult | None:
         # Imported here: without zone transfers, startup does not need TLS.
         from dnsblock.lists.transfer.receive import receive
 
         try:
-            return await receive(self.zone, self.copies, progress, whole=whole) or "not_modified"
+            kind = await receive(self.zone, self.copies, progress, whole=whole, advance=advance)
+            return kind or "not_modified"
         except FetchFailed:
             raise
         except Exception as err:  # one zone must not stop DNS, orders or other lists

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dnsblock import config as settings
-from dnsblock._engine import Answer, Names, PolicyZone, Rule
+from dnsblock._engine import Answer, Names, PolicyZone, RecordChanges, Rule
 from dnsblock.config import Config
 from dnsblock.config_rpz import RpzOptions
 from dnsblock.config_zones import Zone
+from dnsblock.lists.compile import Options
+from dnsblock.lists.guards import allows_changes
 from dnsblock.lists.lists import Lists
 from dnsblock.orders.life import InForce, Part
 from dnsblock.orders.state import Entries
+from dnsblock.suffixes import public_suffixes
 
 LARGEST_CHANGE = 1000  # names, or an eighth of the zone: the most that the engine's overlay holds
 
@@ -178,6 +181,7 @@ class ListZone:
     names: Names | None  # None: no list is enforced
     answers: "Answers"
     is_shadow: bool = False  # matches are only counted
+    ahead: int | None = None  # the serial of changes that were made to it since `names` were compiled
 
     def is_of(self, names: Names | None, answers: "Answers") -> bool:
         """Whether the zone has these names and answers, and its compiled file is readable."""
@@ -203,13 +207,74 @@ def compile_lists(
             listed, before = lists.listed.get(zone.name), former.get(zone.name)
             names = None if listed is None or is_withdrawn(zone, lists) else listed.names
             answers = Answers.of(zone, config)
-            if before is not None and (keeps_former or before.is_of(names, answers)):
+            # Nothing of changes that belong to a rejected version stays.
+            is_ahead = before is not None and before.ahead is not None and zone.name in lists.rejections
+            if before is not None and (keeps_former or (before.is_of(names, answers) and not is_ahead)):
                 compiled[zone.name] = before
             else:
                 compiled[zone.name] = ListZone(list_zone(zone, config, names), names, answers)
             if (shadow := is_shadow(zone, lists)) != compiled[zone.name].is_shadow:
                 compiled[zone.name] = replace(compiled[zone.name], is_shadow=shadow)
     return compiled
+
+
+def latest(
+    in_force: Mapping[str, ListZone], read: Mapping[str, ListZone], lists: Lists
+) -> dict[str, ListZone]:
+    """The zones that were compiled when `lists` were read, instead of those in force.
+
+    A zone that is ahead of what was read stays: the changes were made while others were read.
+    """
+    zones = {**in_force, **read}
+    for name, zone in in_force.items():
+        is_ahead = zone.ahead is not None and zones[name].ahead is None
+        if is_ahead and name not in lists.rejections and zones[name].is_of(zone.names, zone.answers):
+            zones[name] = zone
+    return zones
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsTransfer:
+    """An incremental transfer: the serials before and after it, and its changes."""
+
+    since: int
+    changes: RecordChanges
+    serial: int
+
+
+def with_records(
+    zone: Zone, config: Config, lists: Lists, before: ListZone, transfer: RecordsTransfer
+) -> ListZone | None:
+    """A policy zone after an incremental transfer, before its new copy is compiled.
+
+    None: it has to be compiled first, as in `PolicyZone.amended`, or because a guard may reject it.
+    """
+    listed = lists.listed.get(zone.name)
+    version = None if listed is None else listed.version
+    if listed is None or version is None or listed.rejection is not None or zone.name in lists.expired:
+        return None
+    options = Options.of(zone, config)
+    in_force = listed.report.serial if before.ahead is None else before.ahead
+    if (in_force, version.compiled.options) != (transfer.since, options.text) or before.names is None:
+        return None
+    if listed.report.rejected_by.get("conflict"):
+        return None  # a record that is not read may be hidden by one that goes
+    suffixes, parents, exceptions = public_suffixes() if options.public_suffixes else ((), (), ())
+    amended = before.compiled.amended(
+        transfer.changes,
+        zone=zone.name,
+        takes_wide=options.public_suffixes is None,
+        suffixes=suffixes,
+        suffix_parents=parents,
+        suffix_exceptions=exceptions,
+        protected=options.protected,
+    )
+    if amended is None:
+        return None
+    compiled, lost, gained = amended
+    if not allows_changes(zone, listed.report.entries, lost, gained):
+        return None
+    return replace(before, compiled=compiled, ahead=transfer.serial)
 
 
 def is_withdrawn(zone: Zone, lists: Lists) -> bool:

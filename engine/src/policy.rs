@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::name::{Name, Text, Walk};
 use crate::prefix::{Prefix, Prefixes};
 
+pub mod amended;
 mod between;
 pub mod compiler;
 mod cursor;

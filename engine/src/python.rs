@@ -47,7 +47,7 @@ mod _engine {
     use super::running::{Engine, ImpactCounts, ImpactRun, Listening};
 
     #[pymodule_export]
-    use super::transfers::{Soa, Transfer, TransferFailed, TsigKey, is_newer};
+    use super::transfers::{RecordChanges, Soa, Transfer, TransferFailed, TsigKey, is_newer};
 
     #[pymodule_export]
     use super::privileges::{keep_capabilities, keep_net_bind_service};

@@ -241,6 +241,11 @@ impl Transfer {
         Ok(is_complete)
     }
 
+    /// The records that a complete incremental transfer removes and adds; `None` of another transfer.
+    pub fn changed_lines(&self) -> Option<Vec<(bool, Vec<u8>)>> {
+        self.sequence.as_ref().filter(|_| self.asked.is_none())?.changed_lines()
+    }
+
     /// Writes the new copy after a complete transfer. The kind says whether there is one.
     pub fn finish(&mut self) -> Result<Kind, Failed> {
         match self.sequence.take() {

@@ -60,7 +60,10 @@ def test_a_fault_in_one_list_ends_no_other(config: Config, faulty: None, caplog:
         raise RuntimeError("nobody has thought of this")
 
     async def run() -> None:
-        hooks = Hooks(publish, lambda *_: True, lambda _, result: counted.append(result))
+        hooks = Hooks(
+            *(publish, lambda *_: True, nothing, nothing, nothing),
+            fetched=lambda _, result: counted.append(result),
+        )
         following = asyncio.create_task(Refresher(Store(config.state), hooks, {}).run(lambda: config))
         await until(lambda: len(looked) >= 2 and len(counted) >= 2)
         assert not following.done()
@@ -88,7 +91,11 @@ def test_a_feed_with_another_answer_is_not_fetched_sooner(
     async def run() -> None:
         monkeypatch.setattr(fetching, "fetch", fetch)
         configs = [daily("nxdomain")]
-        refresher = Refresher(Store(config.state), Hooks(nothing, lambda *_: False, lambda *_: None), {})
+        refresher = Refresher(
+            Store(config.state),
+            Hooks(*(nothing, lambda *_: False, nothing, nothing, nothing), fetched=lambda *_: None),
+            {},
+        )
 
         def due() -> datetime:
             return refresher.states.get("feed", FetchStatus()).next_at or datetime.now(UTC)

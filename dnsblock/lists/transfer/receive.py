@@ -21,7 +21,7 @@ from dnsblock.config_rpz import RpzOptions
 from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchCode, FetchFailed, Refused
 from dnsblock.lists.transfer.keys import read_key
-from dnsblock.lists.transfer.state import Copies, TransferState
+from dnsblock.lists.transfer.state import Advance, Copies, TransferState
 from dnsblock.log import event
 from dnsblock.threads import in_thread
 from dnsblock.tls import client_context
@@ -38,7 +38,12 @@ INSTEAD_OF_IXFR = ("MISMATCH", "PROTOCOL", "RCODE")  # after these, the whole zo
 
 
 async def receive(
-    zone: Zone, copies: Copies, progress: Progress | None = None, *, whole: bool = False
+    zone: Zone,
+    copies: Copies,
+    progress: Progress | None = None,
+    *,
+    whole: bool = False,
+    advance: Advance | None = None,
 ) -> Kind | None:
     """Updates the copy of a zone; None if no primary has anything newer. Raises `FetchFailed`.
 
@@ -52,7 +57,7 @@ async def receive(
     failures: list[FetchFailed] = []
     is_current = False
     for server in _in_turn(options.servers, state):
-        session = _Session(zone, options, server, copies, key, context, progress)
+        session = _Session(zone, options, server, copies, key, context, progress, advance)
         try:
             kind = await session.run(whole=whole)
         except FetchFailed as err:
@@ -112,6 +117,7 @@ class _Session:
     key: TsigKey | None
     context: ssl.SSLContext | None
     progress: Progress | None
+    advance: Advance | None
 
     def failed(self, code: FetchCode, reason: str) -> FetchFailed:
         return FetchFailed(str(self.server), code, reason)
@@ -151,6 +157,7 @@ class _Session:
             if transfer.serial is not None and not whole:
                 try:
                     await self._ask(transfer, "IXFR", reader, writer)
+                    await self._advance(transfer)
                     return await in_thread(self._commit, transfer)
                 except TransferFailed as err:
                     if err.args[0] not in INSTEAD_OF_IXFR:
@@ -192,6 +199,16 @@ class _Session:
         reason = f"its serial {soa.serial} is not newer than {transfer.serial} of the copy (RFC 1982)"
         advice = f"raise it there, or take that zone: dnsblock source refresh {self.zone.name} --whole"
         raise self.failed("SERIAL", f"{reason}: {advice}")
+
+    async def _advance(self, transfer: Transfer) -> None:
+        """Lets the changes be enforced before the copy is stored, which takes seconds for a large zone."""
+        changes = await in_thread(transfer.changes)
+        if self.advance is None or changes is None or transfer.serial is None or transfer.soa is None:
+            return
+        try:
+            await self.advance(transfer.serial, changes, transfer.soa.serial)
+        except Refused as err:  # it was logged; the new copy is published as usual
+            event(logging.DEBUG, f"not enforced in advance: {err}", zone=self.zone.name)
 
     def _commit(self, transfer: Transfer) -> Kind | None:
         """Gives the new copy its name."""

@@ -2,13 +2,17 @@
 
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
 from dnsblock import durable
-from dnsblock._engine import Soa
+from dnsblock._engine import RecordChanges, Soa
+
+# Enforces the changes of an incremental transfer: (serial before, changes, serial after).
+Advance = Callable[[int, RecordChanges, int], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use master_file::{MasterFile, Record};
+use master_file::{MasterFile, Record, Step};
 use rdata::Data;
 pub use rdata::Soa;
 use reading::Taken;
@@ -26,10 +26,11 @@ use super::files::{Failure, ListFile};
 use super::formats::addresses;
 use super::report::Report;
 use super::{Format, NameGuard, Reason, Repairs};
-use crate::name::Name;
+use crate::name::{Name, Walk};
+use crate::policy::amended::RecordChange;
 use crate::policy::compiler::{Compiled, Compiler, Destination, Origin};
 use crate::policy::given::{Given, GivenAction, MOST_BYTES};
-use crate::policy::names::Names;
+use crate::policy::names::{Names, SEED};
 use crate::policy::{Match, zone_data};
 
 /// How a zone is read.
@@ -127,18 +128,13 @@ impl Collector<'_> {
         record: Record<'_>,
         place: reading::Place,
     ) -> io::Result<Result<Option<bool>, Reason>> {
-        let Record { owner, ttl, data } = record;
-        let action = match data {
-            Data::Soa(..) if !owner.is_empty() => {
-                return Ok(Err(Reason::Unsupported("a zone below this one")));
-            }
-            Data::Dnssec(_) => {
-                self.has_zonemd |= owner.is_empty();
+        let owner = record.owner;
+        let given = match meaning(record) {
+            Ok(Meaning::Zone { is_zonemd }) => {
+                self.has_zonemd |= is_zonemd;
                 return Ok(Ok(None));
             }
-            _ if owner.is_empty() => return Ok(Ok(None)),
-            Data::Soa(..) => return Ok(Ok(None)),
-            Data::Ns(_) => {
+            Ok(Meaning::Delegation) => {
                 // It exists, with the names above it, so that these end wildcards.
                 if let Ok(name) = Name::from_text(owner) {
                     let name = name.to_string();
@@ -148,19 +144,9 @@ impl Collector<'_> {
                 }
                 return Ok(Err(Reason::Unsupported("a delegation below this zone")));
             }
-            Data::Cname(target) => match action(&target, owner) {
-                Ok(action) => action,
-                Err(reason) => return Ok(Err(reason)),
-            },
-            Data::Other(record) if record.rdata.len() > MOST_BYTES => {
-                return Ok(Err(Reason::Unsupported("data that fits into no response")));
-            }
-            Data::Other(mut record) => {
-                record.ttl = ttl;
-                GivenAction::Data(vec![record])
-            }
+            Ok(Meaning::Answer(given)) => given,
+            Err(reason) => return Ok(Err(reason)),
         };
-        let given = Given { action, ttl };
         let is_exception = given.is_passthru();
         let scope = match trigger::parse(owner).and_then(|trigger| self.walk(trigger, is_exception)) {
             Ok(scope) => scope,
@@ -183,23 +169,9 @@ impl Collector<'_> {
             }
             Trigger::Client(prefix) => return self.walk_prefix(prefix, zone_data::CLIENT_IP, is_exception),
         };
-        let mut name = Name::root();
-        if !text.is_empty() {
-            name.read_text(text)?;
-        }
-        let Settings { guard, takes_wide, .. } = self.settings;
-        if !is_exception && name.labels() < 2 && !takes_wide {
-            return Err(Reason::TopLevel);
-        }
-        if !is_exception && name.labels() == 0 && guard.protects_any() {
-            return Err(Reason::Protected);
-        }
+        let name = name_of(text)?;
         let walk = self.compiler.walk(&name);
-        // An exception harms nobody.
-        match guard.reason(&name, walk, scope, false).filter(|_| !is_exception && name.labels() > 0) {
-            Some(reason) => Err(reason),
-            None => Ok(scope),
-        }
+        self.settings.check(&name, walk, scope, is_exception).map(|()| scope)
     }
 
     fn walk_prefix(
@@ -221,6 +193,93 @@ impl Collector<'_> {
         }
         Ok(Match::Exact)
     }
+}
+
+impl Settings<'_> {
+    /// Whether a trigger may be enforced. An exception harms nobody.
+    fn check(&self, name: &Name, walk: &Walk, scope: Match, is_exception: bool) -> Result<(), Reason> {
+        if is_exception {
+            return Ok(());
+        }
+        if name.labels() < 2 && !self.takes_wide {
+            return Err(Reason::TopLevel);
+        }
+        if name.labels() == 0 {
+            return if self.guard.protects_any() { Err(Reason::Protected) } else { Ok(()) };
+        }
+        self.guard.reason(name, walk, scope, false).map_or(Ok(()), Err)
+    }
+}
+
+/// The name of a trigger; empty for `*`.
+fn name_of(text: &[u8]) -> Result<Name, Reason> {
+    let mut name = Name::root();
+    if !text.is_empty() {
+        name.read_text(text)?;
+    }
+    Ok(name)
+}
+
+/// The meaning of a record in a policy zone.
+enum Meaning {
+    /// It is about the zone.
+    Zone {
+        is_zonemd: bool,
+    },
+    Delegation,
+    Answer(Given),
+}
+
+fn meaning(record: Record<'_>) -> Result<Meaning, Reason> {
+    let Record { owner, ttl, data } = record;
+    let action = match data {
+        Data::Soa(..) if !owner.is_empty() => return Err(Reason::Unsupported("a zone below this one")),
+        Data::Dnssec(_) => return Ok(Meaning::Zone { is_zonemd: owner.is_empty() }),
+        _ if owner.is_empty() => return Ok(Meaning::Zone { is_zonemd: false }),
+        Data::Soa(..) => return Ok(Meaning::Zone { is_zonemd: false }),
+        Data::Ns(_) => return Ok(Meaning::Delegation),
+        Data::Cname(target) => action(&target, owner)?,
+        Data::Other(record) if record.rdata.len() > MOST_BYTES => {
+            return Err(Reason::Unsupported("data that fits into no response"));
+        }
+        Data::Other(mut record) => {
+            record.ttl = ttl;
+            GivenAction::Data(vec![record])
+        }
+    };
+    Ok(Meaning::Answer(Given { action, ttl }))
+}
+
+/// The changes of single records of a zone, as lines of its zone file: whether it is added, and the line.
+/// `None`: the zone has to be compiled, since one of them is no trigger of a name, or not a valid one.
+pub fn changes<'a>(
+    lines: impl Iterator<Item = (bool, &'a [u8])>,
+    settings: &Settings<'_>,
+) -> Option<Vec<RecordChange>> {
+    let mut file = MasterFile::new(settings.name.as_bytes());
+    let origin = format!("$ORIGIN {}.", settings.name);
+    for line in [origin.as_str(), "@ 0 SOA . . 0 0 0 0 0"] {
+        file.take(line.as_bytes()).ok()?;
+    }
+    let mut changes = Vec::new();
+    for (is_added, line) in lines {
+        let Ok(Step::Record(record)) = file.take(line) else { return None };
+        let owner = record.owner;
+        let given = match meaning(record) {
+            Ok(Meaning::Zone { is_zonemd: false }) => continue,
+            Ok(Meaning::Answer(given)) => given,
+            _ => return None,
+        };
+        let (text, scope) = match trigger::parse(owner) {
+            Ok(Trigger::Name(name)) => (name, Match::Exact),
+            Ok(Trigger::Below(name)) => (name, Match::Below),
+            _ => return None,
+        };
+        let name = name_of(text).ok()?;
+        settings.check(&name, &Walk::new(&name, SEED), scope, given.is_passthru()).ok()?;
+        changes.push(RecordChange { name, scope, given, is_added });
+    }
+    Some(changes)
 }
 
 /// The action of a CNAME (section 3 of the draft).

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::prefix::{Prefix, Prefixes};
 
 /// A lookup is a binary search.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct PrefixTable {
     /// In order, without duplicates.
     all: Prefixes,

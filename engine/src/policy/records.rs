@@ -6,10 +6,11 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
+use super::given::Given;
 use super::names::Names;
 use super::zone_data::{CLIENT_IP, RESPONSE_IP, is_trigger};
 use super::{Answer, Found, Match, PolicyZone, PrefixTable, Rule, RuleTable, Structured, ZoneNames};
@@ -17,13 +18,34 @@ use crate::name::{Name, Text, Walk};
 use crate::prefix::Prefix;
 
 /// The part of a zone of records that other zones do not have.
+#[derive(Clone)]
 pub struct RecordsZone {
     /// The triggers for the addresses of clients.
-    clients: PrefixTable,
+    clients: Arc<PrefixTable>,
     /// Names without triggers that exist below a wildcard, as text, and their most labels.
-    between: HashSet<Box<[u8]>>,
+    between: Arc<HashSet<Box<[u8]>>>,
     deepest: usize,
+    /// More of them, by changes since the zone was compiled.
+    pub(super) since: Between,
+    pub(super) above: AboveEmpty,
+    pub(super) answers: Arc<Answers>,
+    /// The answers of records, in the sequence of the rules.
+    pub(super) given: Vec<Given>,
 }
+
+/// Names that exist in a zone although they have no records, since the zone was compiled.
+#[derive(Clone, Default)]
+pub struct Between {
+    /// Those below a wildcard, as text.
+    pub names: HashSet<Box<[u8]>>,
+    /// The hashes of all names above such a name, whether a wildcard is there or not.
+    pub(super) above: HashSet<u64>,
+    pub deepest: usize,
+}
+
+/// The hashes of all names above a name that exists without records, in order. Shared by a zone and those that
+/// are made of it, since finding them takes long.
+pub type AboveEmpty = Arc<OnceLock<Box<[u64]>>>;
 
 /// The answers of a zone of records.
 pub enum Answers {
@@ -33,20 +55,36 @@ pub enum Answers {
     Override(Rule),
 }
 
+impl Answers {
+    /// The answer of these records. `None` if a target is not a name.
+    pub(super) fn rule(&self, given: &Given) -> Option<Rule> {
+        match self {
+            Answers::Override(rule) => Some(rule.clone()),
+            Answers::Given { max_ttl, extended_error, structured } => {
+                let answer = Arc::new(Answer::given(given, *max_ttl, *extended_error)?);
+                Some(Rule::Answer { answer, reference: "".into(), structured: structured.clone() })
+            }
+        }
+    }
+}
+
+impl RecordsZone {
+    /// The same with more answers, and with other names that end wildcards.
+    pub(super) fn with(&self, given: Vec<Given>, since: Between) -> RecordsZone {
+        RecordsZone { given, since, ..self.clone() }
+    }
+
+    /// Whether this name has no records and ends a wildcard.
+    pub(super) fn is_between(&self, text: &[u8]) -> bool {
+        self.between.contains(text) || self.since.names.contains(text)
+    }
+}
+
 impl PolicyZone {
     /// A zone of compiled records; `None` if the names are those of a list.
-    pub fn of_records(name: &str, names: Arc<Names>, answers: &Answers) -> Option<PolicyZone> {
+    pub fn of_records(name: &str, names: Arc<Names>, answers: Answers) -> Option<PolicyZone> {
         let zone = Arc::clone(names.zone()?);
-        let rules: Option<Vec<Rule>> = match answers {
-            Answers::Override(rule) => Some(vec![rule.clone(); zone.given.all().len()]),
-            Answers::Given { max_ttl, extended_error, structured } => {
-                let rule = |given| {
-                    let answer = Arc::new(Answer::given(given, *max_ttl, *extended_error)?);
-                    Some(Rule::Answer { answer, reference: "".into(), structured: structured.clone() })
-                };
-                zone.given.all().iter().map(rule).collect()
-            }
-        };
+        let rules: Option<Vec<Rule>> = zone.given.all().iter().map(|given| answers.rule(given)).collect();
         let rules = RuleTable::from(rules?);
         let (mut addresses, mut clients) = (Vec::new(), Vec::new());
         let mut text = Text::default();
@@ -65,7 +103,7 @@ impl PolicyZone {
         hasher.update("records\n");
         hasher.update(names.digest());
         // The digest of the names has the answers as the records give them.
-        match answers {
+        match &answers {
             Answers::Override(rule) => hasher.update(rule.canonical()),
             Answers::Given { max_ttl, extended_error, structured } => {
                 hasher.update(format!("ttl={max_ttl} ede={extended_error:?} structured={structured:?}"));
@@ -75,7 +113,15 @@ impl PolicyZone {
         let listed = names.entries();
         let between = zone.between.iter().map(|name| name.as_bytes().into()).collect();
         let deepest = zone.between.iter().map(|name| name.split('.').count()).max().unwrap_or(0);
-        let records = RecordsZone { clients: PrefixTable::with_rules(clients), between, deepest };
+        let records = RecordsZone {
+            clients: Arc::new(PrefixTable::with_rules(clients)),
+            between: Arc::new(between),
+            deepest,
+            since: Between::default(),
+            above: AboveEmpty::default(),
+            answers: Arc::new(answers),
+            given: zone.given.all().to_vec(),
+        };
         let addresses = PrefixTable::with_rules(addresses);
         let zone = PolicyZone::of(name, ZoneNames::from(names), rules, None, addresses, listed, digest);
         Some(PolicyZone { records: Some(records), ..zone })
@@ -85,7 +131,9 @@ impl PolicyZone {
     pub(super) fn find_record(&self, records: &RecordsZone, name: &Name, walk: &Walk) -> Option<Found<'_>> {
         let (fewest, most) = self.names.labels();
         let labels = name.labels();
-        for skip in labels.saturating_sub(most.max(records.deepest))..(labels + 1).saturating_sub(fewest) {
+        for skip in labels.saturating_sub(most.max(records.deepest).max(records.since.deepest))
+            ..(labels + 1).saturating_sub(fewest)
+        {
             let from = name.offset(skip).min(walk.text().length());
             match self.names.find(walk.hash(skip), walk.text(), from) {
                 Some((scope, rank)) => {
@@ -94,7 +142,7 @@ impl PolicyZone {
                     // Triggers of addresses are stored as names, too.
                     return (!is_trigger(name)).then_some(found);
                 }
-                None if records.between.contains(&walk.text().as_bytes()[from..]) => return None,
+                None if records.is_between(&walk.text().as_bytes()[from..]) => return None,
                 None => {}
             }
         }
@@ -107,18 +155,19 @@ impl PolicyZone {
         let Some(records) = &self.records else { return false };
         let from = name.offset(skip).min(walk.text().length());
         self.names.find(walk.hash(skip), walk.text(), from).is_some()
-            || records.between.contains(&walk.text().as_bytes()[from..])
+            || records.is_between(&walk.text().as_bytes()[from..])
     }
 
     /// The empty non-terminals that end a wildcard.
     pub fn names_between(&self) -> impl Iterator<Item = Name> {
-        let between = self.records.iter().flat_map(|records| &records.between);
+        let between =
+            self.records.iter().flat_map(|records| records.between.iter().chain(&records.since.names));
         between.filter_map(|name| Name::from_text(name).ok())
     }
 
     /// The triggers for the addresses of clients.
     pub fn client_prefixes(&self) -> Option<&PrefixTable> {
-        self.records.as_ref().map(|records| &records.clients)
+        self.records.as_ref().map(|records| &*records.clients)
     }
 
     /// The entry for the address of a client, and its prefix.

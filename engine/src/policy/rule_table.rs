@@ -53,6 +53,14 @@ impl<T: Into<CanonicalRule>> From<Vec<T>> for RuleTable {
 }
 
 impl RuleTable {
+    /// Adds a rule with a place of its own, and returns it.
+    pub fn push(&mut self, rule: CanonicalRule) -> u32 {
+        let place = self.rules.len() as u32;
+        self.rules.push(rule);
+        self.places.push(place);
+        place
+    }
+
     /// With more rules, whose indexes follow those of the rules given before.
     pub fn with(&self, more: Vec<impl Into<CanonicalRule>>) -> RuleTable {
         let mut table = self.clone();

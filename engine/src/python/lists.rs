@@ -315,7 +315,7 @@ pub fn zone_files(py: Python<'_>, path: PathBuf, max_bytes: u64) -> PyResult<Vec
     Ok(files.into_iter().map(|file| file.label).collect())
 }
 
-fn guard_of(
+pub fn guard_of(
     suffixes: &[String],
     parents: &[String],
     exceptions: &[String],

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::transfers::RecordChanges;
 use super::{ListRefused, digest_text, lists, name, refused};
 use crate::export;
 use crate::list;
 use crate::message::{QueryClient, Transport};
 use crate::name::Name;
 use crate::nat64::Nat64;
+use crate::policy::amended::Amended;
 use crate::policy::records::Answers;
 use crate::policy::{self, Action, Evaluation, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
@@ -123,9 +125,35 @@ impl PolicyZone {
             None => Answers::Given { max_ttl, extended_error, structured: boxed(structured) },
         };
         let names = Arc::clone(&names.0);
-        let zone = py.detach(|| policy::PolicyZone::of_records(name, names, &answers));
+        let zone = py.detach(|| policy::PolicyZone::of_records(name, names, answers));
         let zone = zone.ok_or_else(|| PyValueError::new_err("not the names of a policy zone"))?;
         Ok(PolicyZone(Arc::new(zone)))
+    }
+
+    fn find_empty(&self, py: Python<'_>) {
+        py.detach(|| self.0.find_empty());
+    }
+
+    /// Also how many owners cover less and more.
+    #[pyo3(signature = (changes, *, zone, takes_wide, suffixes, suffix_parents, suffix_exceptions, protected))]
+    #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
+    fn amended(
+        &self,
+        py: Python<'_>,
+        changes: &RecordChanges,
+        zone: &str,
+        takes_wide: bool,
+        suffixes: Vec<String>,
+        suffix_parents: Vec<String>,
+        suffix_exceptions: Vec<String>,
+        protected: Vec<String>,
+    ) -> PyResult<Option<(PolicyZone, u64, u64)>> {
+        let guard = lists::guard_of(&suffixes, &suffix_parents, &suffix_exceptions, &protected)?;
+        let settings = list::zone::Settings { name: zone, guard: &guard, takes_wide, max_bytes: 0 };
+        let lines = changes.0.iter().map(|(is_added, line)| (*is_added, line.as_slice()));
+        let amend = || self.0.amended(&list::zone::changes(lines, &settings)?);
+        let amended = py.detach(amend);
+        Ok(amended.map(|Amended { zone, lost, gained }| (PolicyZone(Arc::new(zone)), lost, gained)))
     }
 
     #[staticmethod]

@@ -43,6 +43,17 @@ impl From<SoaNumbers> for Soa {
     }
 }
 
+/// The records that an incremental transfer removes and adds, as lines.
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct RecordChanges(pub Vec<(bool, Vec<u8>)>);
+
+#[pymethods]
+impl RecordChanges {
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+}
+
 #[pyclass(module = "dnsblock._engine")]
 pub struct Transfer(transfer::Transfer);
 
@@ -86,6 +97,10 @@ impl Transfer {
 
     fn take(&mut self, py: Python<'_>, received: &[u8]) -> PyResult<bool> {
         py.detach(|| self.0.take(received)).map_err(failed)
+    }
+
+    fn changes(&self, py: Python<'_>) -> Option<RecordChanges> {
+        py.detach(|| self.0.changed_lines()).map(RecordChanges)
     }
 
     fn finish(&mut self, py: Python<'_>) -> PyResult<Option<&'static str>> {

@@ -51,6 +51,21 @@ impl Changes {
         Ok(())
     }
 
+    /// The records that are removed and added, as lines of a zone file without a line feed. Removed ones come
+    /// first; one that only gets another TTL is in both.
+    pub fn lines(&self) -> Vec<(bool, Vec<u8>)> {
+        let mut lines: Vec<(bool, Vec<u8>)> = Vec::with_capacity(self.records.len());
+        for (key, change) in &self.records {
+            let space = memchr::memchr(b' ', key).unwrap_or(key.len());
+            let (owner, data) = key.split_at(space);
+            let line = |ttl: u32| [owner, b" ", ttl.to_string().as_bytes(), data].concat();
+            lines.extend(change.was_there.then(|| (false, line(0))));
+            lines.extend(change.ttl.map(|ttl| (true, line(ttl))));
+        }
+        lines.sort_unstable();
+        lines
+    }
+
     /// Writes the copy after the differences. They must fit the copy before them exactly: if they do not,
     /// the copy is not what the primary had then, and the whole zone has to be transferred.
     pub fn apply(mut self, before: &std::path::Path, mut after: Copy) -> Result<(), Failed> {

@@ -65,6 +65,14 @@ impl Sequence {
         }
     }
 
+    /// The differences of a complete incremental transfer; `None` of another one. See `Changes::lines`.
+    pub fn changed_lines(&self) -> Option<Vec<(bool, Vec<u8>)>> {
+        match &self.stage {
+            Stage::Done(_, Content::Changes(changes)) => Some(changes.lines()),
+            _ => None,
+        }
+    }
+
     /// Takes the next record. Returns whether it is the last one.
     pub fn take(&mut self, record: &Received<'_>) -> Result<bool, Failed> {
         let soa = soa_of(record, &self.zone)?;
