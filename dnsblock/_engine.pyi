@@ -758,8 +758,11 @@ class Transfer:
     def soa(self) -> Soa | None:
         """The primary's SOA record, once it is known."""
 
-    def query(self, rtype: str) -> bytes:
-        """A query with its length as over TCP: `SOA`, `IXFR` for the changes since the copy, or `AXFR`."""
+    def query(self, rtype: str, least: int | None = None) -> bytes:
+        """A query with its length as over TCP: `SOA`, `IXFR` for the changes since the copy, or `AXFR`.
+
+        No zone with an older serial than `least` is taken.
+        """
 
     def take(self, received: bytes) -> bool:
         """Takes received bytes. Returns whether the response to the query is complete."""

@@ -119,6 +119,8 @@ def print_rejected(sources: list[dict[str, Any]], config_path: Path) -> None:
     for one in sources:
         if one["fetch_error"]:
             click.echo(f"list {one['zone']} could not be fetched: {printable(one['fetch_error'])}")
+        if one["transfer"] is not None and one["transfer"]["expired"] is not None:
+            click.echo(f"list {one['zone']} has expired: {printable(one['transfer']['expired'])}")
         if one["rejected"]:
             is_unfetched = one["rejected"]["codes"] == ["NOT_FETCHED"]
             state = (

@@ -173,12 +173,12 @@ def status(view: View) -> dict[str, Any]:
             {
                 "name": zone.name,
                 "kind": zone.kind,
-                "mode": zone.mode,
+                "mode": "shadow" if placed.is_shadow else "enforce",  # also of a zone that has expired
                 "answer": zone.answer,
-                "entries": compiled.entries,
-                "digest": compiled.digest,
+                "entries": placed.zone.entries,
+                "digest": placed.zone.digest,
             }
-            for zone, compiled in zip(config.zones, policy.zones, strict=True)
+            for zone, placed in zip(config.zones, policy.plan, strict=True)
         ],
         "sources": sources(view),
         "histories_aside": [str(path) for path in view.store.histories_aside],

@@ -6,7 +6,7 @@ Changes are published through the daemon, one at a time like every change.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,7 +20,7 @@ from dnsblock.lists.feed.schedule import MAX_PAUSE_SECONDS, Schedule
 from dnsblock.lists.files import Watch
 from dnsblock.lists.sources import FetchResult, Progress, source_of
 from dnsblock.lists.store import Store
-from dnsblock.lists.transfer.state import TransferState
+from dnsblock.lists.transfer.state import FetchRequest, IPAddress, TransferState
 from dnsblock.log import event, fault
 
 TICK_SECONDS = 1.0  # how soon a new zone of the configuration is followed
@@ -58,6 +58,8 @@ class Refresher:
         self._hooks = hooks
         self._locks: dict[str, asyncio.Lock] = {}
         self._notified: dict[str, asyncio.Event] = {}
+        self._senders: dict[str, IPAddress] = {}  # of the last NOTIFY
+        self._ended: set[str] = set()  # zones that were published as too old
         self._followed: dict[str, Zone] = {}  # as configured when the last wait for their lists began
         self._fetched = {zone for zone, start in at_startup.items() if start.result is not None}
         self.states = {zone: start.status for zone, start in at_startup.items()}
@@ -73,13 +75,16 @@ class Refresher:
                     tasks.pop(zone).cancel()
                 for zone in wanted - tasks.keys():
                     tasks[zone] = group.create_task(self._follow(zone))
+                await self._end_expired(wanted)
                 await asyncio.sleep(TICK_SECONDS)
 
-    def notify(self, zone: str) -> bool:
+    def notify(self, zone: str, sender: IPAddress | None = None) -> bool:
         """Looks at a list at once, or again if it is being fetched: its primary says that it has changed.
 
         False if that is due already.
         """
+        if sender is not None:
+            self._senders[zone] = sender
         notified = self._notified.setdefault(zone, asyncio.Event())
         is_new = not notified.is_set()
         notified.set()
@@ -95,10 +100,21 @@ class Refresher:
                 await arrived.wait()
                 arrived.clear()
                 for zone, sender in engine.take_notified():
-                    if self.notify(zone):
+                    if self.notify(zone, sender):
                         event(logging.INFO, f"NOTIFY for zone {zone}", zone=zone, primary=str(sender))
         finally:
             loop.remove_reader(descriptor)
+
+    async def _end_expired(self, zones: Iterable[Zone]) -> None:
+        """Publishes zones that have become too old, whatever their primaries do meanwhile."""
+        for zone in zones:
+            transfer = self.states.get(zone.name, FetchStatus()).transfer
+            if not zone.is_transferred or transfer is None or transfer.expires_at > utc_now():
+                self._ended.discard(zone.name)
+            elif zone.name not in self._ended:
+                self._ended.add(zone.name)
+                with contextlib.suppress(Refused):
+                    await self._hooks.publish(f"list {zone.name}", zone.name)
 
     async def _follow(self, zone: Zone) -> None:
         watch, schedule = Watch(), source_of(zone, self._store).schedule()
@@ -121,10 +137,6 @@ class Refresher:
         try:
             await self.refresh(zone, watch)
         except FetchFailed as err:
-            # Without contact to its primaries, a zone may have become too old meanwhile.
-            if zone.is_transferred and await asyncio.to_thread(self._hooks.is_changed, zone, watch):
-                with contextlib.suppress(Refused):
-                    await self._hooks.publish(f"list {zone.name}", zone.name)
             return schedule.after_failure(err.retry_after)
         except Refused:  # `publish` logged the problem
             # Unless the content is the cause, it may soon pass: a locked history, a full disk.
@@ -173,8 +185,9 @@ class Refresher:
         source = source_of(zone, self._store)
         async with self._locks.setdefault(zone.name, asyncio.Lock()):
             try:
-                advance = partial(self._hooks.advance, zone)
-                result = await source.fetch(self._progress(zone), whole=whole, advance=advance)
+                advance, sender = partial(self._hooks.advance, zone), self._senders.pop(zone.name, None)
+                request = FetchRequest(whole=whole, notified_by=sender, advance=advance)
+                result = await source.fetch(self._progress(zone), request)
             except FetchFailed as err:
                 _log_failure(zone, err)
                 self._hooks.fetched(zone.name, err.code)

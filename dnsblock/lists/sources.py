@@ -18,7 +18,7 @@ from dnsblock.lists.feed.schedule import FetchSchedule, PollSchedule, Schedule
 from dnsblock.lists.files import ListFiles, Watch, file_at, files_in, readable
 from dnsblock.lists.store import Store
 from dnsblock.lists.transfer.schedule import TransferSchedule
-from dnsblock.lists.transfer.state import Advance, Copies, TransferState
+from dnsblock.lists.transfer.state import USUAL, Copies, FetchRequest, TransferState
 from dnsblock.log import fault
 
 Progress = Callable[[int, int | None], None]  # bytes received, and bytes announced
@@ -43,13 +43,9 @@ class Source(Protocol):
         """Whether the files are not still being written."""
 
     async def fetch(
-        self, progress: Progress | None = None, *, whole: bool = False, advance: Advance | None = None
+        self, progress: Progress | None = None, request: FetchRequest = USUAL
     ) -> FetchResult | None:
-        """Updates the files from a server; None if there is none. Raises only `FetchFailed`.
-
-        With `whole`, all of it is fetched again, whatever is there. `advance` gets the changes of an
-        incremental transfer before they are stored.
-        """
+        """Updates the files from a server; None if there is none. Raises only `FetchFailed`."""
 
     def schedule(self) -> Schedule:
         """When to look for new content."""
@@ -91,9 +87,7 @@ class FileSource:
     def is_complete(self, files: ListFiles, watch: Watch) -> bool:
         return watch.is_settled(files)
 
-    async def fetch(
-        self, _: Progress | None = None, *, whole: bool = False, advance: Advance | None = None
-    ) -> FetchResult | None:
+    async def fetch(self, _: Progress | None = None, request: FetchRequest = USUAL) -> FetchResult | None:
         return None
 
     def schedule(self) -> Schedule:
@@ -173,12 +167,12 @@ class FeedSource:
         return True
 
     async def fetch(
-        self, progress: Progress | None = None, *, whole: bool = False, advance: Advance | None = None
+        self, progress: Progress | None = None, request: FetchRequest = USUAL
     ) -> FetchResult | None:
         # Imported here: without feeds, startup does not need httpx, which takes a sixth of its time.
         from dnsblock.lists.feed import fetching
 
-        fetched = await fetching.download(self.zone, self.store, progress, whole=whole)
+        fetched = await fetching.download(self.zone, self.store, progress, whole=request.whole)
         return "not_modified" if fetched is None else "ok"
 
     def schedule(self) -> Schedule:
@@ -217,13 +211,13 @@ class TransferSource:
         return True
 
     async def fetch(
-        self, progress: Progress | None = None, *, whole: bool = False, advance: Advance | None = None
+        self, progress: Progress | None = None, request: FetchRequest = USUAL
     ) -> FetchResult | None:
         # Imported here: without zone transfers, startup does not need TLS.
         from dnsblock.lists.transfer.receive import receive
 
         try:
-            kind = await receive(self.zone, self.copies, progress, whole=whole, advance=advance)
+            kind = await receive(self.zone, self.copies, progress, request)
             return kind or "not_modified"
         except FetchFailed:
             raise

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
-use domain::base::iana::{Class, Opcode, Rcode, Rtype, TsigRcode};
+use domain::base::iana::{Class, Opcode, OptRcode, Rcode, Rtype, TsigRcode};
 use domain::base::message_builder::AdditionalBuilder;
 use domain::base::name::ToName;
 use domain::base::{Message, MessageBuilder};
@@ -93,6 +93,16 @@ impl Zones {
         let Some(name) = zone_of(message) else {
             return (Notify::Malformed, answer(message, Rcode::FORMERR).map(AdditionalBuilder::finish));
         };
+        if message.opt().is_some_and(|opt| opt.version() > 0) {
+            let response = answer(message, Rcode::NOERROR).and_then(|mut response| {
+                let is_put = response.opt(|opt| {
+                    opt.set_rcode(OptRcode::BADVERS);
+                    Ok(())
+                });
+                is_put.ok().map(|()| response.finish())
+            });
+            return (Notify::Malformed, response);
+        }
         let refused =
             |message: &_| (Notify::Refused, answer(message, Rcode::REFUSED).map(AdditionalBuilder::finish));
         // A zone has one entry for each policy zone that is made of it.
@@ -136,6 +146,9 @@ fn put_bad_signature(response: &mut [u8]) {
 
 /// The zone of a well-formed NOTIFY.
 fn zone_of(message: &Message<Vec<u8>>) -> Option<Name> {
+    if message.header().tc() {
+        return None;
+    }
     let mut questions = message.question();
     let question = questions.next()?.ok()?;
     if question.qtype() != Rtype::SOA || question.qclass() != Class::IN || questions.next().is_some() {

@@ -132,8 +132,9 @@ impl Transfer {
         self.soa
     }
 
-    /// A query, with its length as over TCP.
-    pub fn query(&mut self, wanted: Wanted) -> Result<Vec<u8>, Failed> {
+    /// A query, with its length as over TCP. The zone must not have an older serial than `least`, if there is
+    /// one: with several servers behind one address, one of them may be behind the others.
+    pub fn query(&mut self, wanted: Wanted, least: Option<u32>) -> Result<Vec<u8>, Failed> {
         if !self.buffer.is_empty() {
             return Err(Failed::protocol("the primary sends more than the response to a query"));
         }
@@ -160,8 +161,8 @@ impl Transfer {
         let message = query.finish();
         self.sequence = match wanted {
             Wanted::Soa => None,
-            Wanted::Changes => Some(Sequence::new(&self.settings, self.serial)),
-            Wanted::Whole => Some(Sequence::new(&self.settings, None)),
+            Wanted::Changes => Some(Sequence::new(&self.settings, self.serial, least)),
+            Wanted::Whole => Some(Sequence::new(&self.settings, None, least)),
         };
         self.asked = Some(Asked { id, wanted, sequence, is_first: true });
         let length = u16::try_from(message.len()).expect("a query is short");
@@ -269,6 +270,11 @@ fn check_head(message: &Message<Vec<u8>>, asked: &Asked, zone: &Name) -> Result<
             _ => "see the log of the primary",
         };
         return Err(Failed::new("RCODE", format!("the primary answers {}: {advice}", header.rcode())));
+    }
+    if asked.wanted == Wanted::Soa && !header.aa() {
+        return Err(Failed::protocol(
+            "an answer without authority (AA): the server does not serve this zone",
+        ));
     }
     if header.tc() {
         return Err(Failed::protocol("a truncated message over TCP"));

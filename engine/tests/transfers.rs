@@ -55,7 +55,7 @@ fn no_message_of_a_primary_breaks_anything() {
     let mut complete = 0;
     for round in 0..ROUNDS {
         let mut transfer = transfer(folder.path(), None);
-        let mut response = response(&transfer.query(Wanted::Whole).unwrap());
+        let mut response = response(&transfer.query(Wanted::Whole, None).unwrap());
         if round > 0 {
             corrupt(&mut random, &mut response, 4);
         }
@@ -81,7 +81,7 @@ fn nothing_unsigned_is_accepted_where_a_key_is_configured() {
     let zones = Zones(vec![Zone { name, label: "rpz".into(), from, key: Some(key.clone()) }]);
     for round in 0..ROUNDS {
         let mut transfer = transfer(folder.path(), Some(key.clone()));
-        let query = transfer.query(Wanted::Whole).unwrap();
+        let query = transfer.query(Wanted::Whole, None).unwrap();
         let mut response = response(&query);
         // The query's own signature is none of the response.
         let mut notify = query[2..].to_vec();

@@ -8,8 +8,8 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -21,34 +21,32 @@ from dnsblock.config_rpz import RpzOptions
 from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchCode, FetchFailed, Refused
 from dnsblock.lists.transfer.keys import read_key
-from dnsblock.lists.transfer.state import Advance, Copies, TransferState
+from dnsblock.lists.transfer.state import USUAL, Copies, FetchRequest, IPAddress, TransferState
 from dnsblock.log import event
 from dnsblock.threads import in_thread
 from dnsblock.tls import client_context
 from dnsblock.values import Endpoint
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 5.0  # to the SOA query: other primaries may wait to be asked
 SILENCE_SECONDS = 30.0  # between two reads; `rpz.timeout_s` limits the whole transfer
 PIECE_BYTES = 1 << 18  # passed to a thread at a time
 
 Progress = Callable[[int, int | None], None]
 Kind = Literal["axfr", "ixfr"]
 RETRIED = "it is tried again"
-INSTEAD_OF_IXFR = ("MISMATCH", "PROTOCOL", "RCODE")  # after these, the whole zone may still be right
+# After these failures of an incremental transfer, the whole zone would fail, too.
+NO_WHOLE_ZONE = ("SERIAL", "TOO_LARGE", "UNREACHABLE", "TLS", "UNWRITABLE")
 
 
 async def receive(
-    zone: Zone,
-    copies: Copies,
-    progress: Progress | None = None,
-    *,
-    whole: bool = False,
-    advance: Advance | None = None,
+    zone: Zone, copies: Copies, progress: Progress | None = None, request: FetchRequest = USUAL
 ) -> Kind | None:
     """Updates the copy of a zone; None if no primary has anything newer. Raises `FetchFailed`.
 
-    The primaries are asked in turn, the last good one first, until one has a newer serial. With `whole`, the
-    first that answers sends the whole zone, whatever its serial. Run one at a time for each zone.
+    The primaries are asked in turn until one has a newer serial: first the one that has sent NOTIFY, then
+    the last good one. If the whole zone is requested, the first that answers sends it, whatever its serial.
+    Run one at a time for each zone.
     """
     options = zone.rpz
     assert options is not None  # noqa: S101  # a zone of this kind
@@ -56,10 +54,10 @@ async def receive(
     state = await in_thread(TransferState.load, copies.state)
     failures: list[FetchFailed] = []
     is_current = False
-    for server in _in_turn(options.servers, state):
-        session = _Session(zone, options, server, copies, key, context, progress, advance)
+    for server in _in_turn(options.servers, state, request.notified_by):
+        session = _Session(zone, options, server, copies, key, context, progress, request)
         try:
-            kind = await session.run(whole=whole)
+            kind = await session.run()
         except FetchFailed as err:
             failures.append(err)
             continue
@@ -73,9 +71,11 @@ async def receive(
     return None
 
 
-def _in_turn(servers: Sequence[Endpoint], state: TransferState | None) -> list[Endpoint]:
+def _in_turn(
+    servers: Sequence[Endpoint], state: TransferState | None, notified_by: IPAddress | None
+) -> list[Endpoint]:
     last = None if state is None else state.primary
-    return sorted(servers, key=lambda server: str(server) != last)
+    return sorted(servers, key=lambda server: (server.host != notified_by, str(server) != last))
 
 
 def _one_of(failures: Sequence[FetchFailed]) -> FetchFailed:
@@ -117,17 +117,17 @@ class _Session:
     key: TsigKey | None
     context: ssl.SSLContext | None
     progress: Progress | None
-    advance: Advance | None
+    request: FetchRequest
 
     def failed(self, code: FetchCode, reason: str) -> FetchFailed:
         return FetchFailed(str(self.server), code, reason)
 
-    async def run(self, *, whole: bool) -> Kind | None:
+    async def run(self) -> Kind | None:
         """Updates the copy; None if it is current. Raises `FetchFailed`."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                kind = await self._transfer(whole=whole)
+                kind = await self._transfer()
         except TimeoutError as err:
             reason = f"not complete after {self.options.timeout_s:,} seconds"
             advice = "check the network and the primary; if the zone has grown, raise `rpz.timeout_s`"
@@ -147,28 +147,59 @@ class _Session:
         code, reason = err.args
         return self.failed(cast(FetchCode, code if code in get_args(FetchCode) else "INTERNAL"), reason)
 
-    async def _transfer(self, *, whole: bool) -> Kind | None:
+    async def _transfer(self) -> Kind | None:
+        whole = self.request.whole
         transfer = await in_thread(self._begin)
         async with self._connection() as (reader, writer):
-            await self._ask(transfer, "SOA", reader, writer)
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._ask(transfer, "SOA", reader, writer)
+            except TimeoutError as err:
+                reason = f"no answer to the SOA query within {ANSWER_SECONDS:g} seconds"
+                raise self.failed("TOO_SLOW", f"{reason}: {RETRIED}") from err
             if not whole and self._is_current(transfer):
                 await in_thread(self._note, transfer)
                 return None
+            least = None if whole or transfer.soa is None else transfer.soa.serial
             if transfer.serial is not None and not whole:
-                try:
-                    await self._ask(transfer, "IXFR", reader, writer)
-                    await self._advance(transfer)
-                    return await in_thread(self._commit, transfer)
-                except TransferFailed as err:
-                    if err.args[0] not in INSTEAD_OF_IXFR:
-                        raise
-                    text = f"list {self.zone.name}: no incremental transfer, so the whole zone follows"
-                    event(logging.WARNING, f"{text}: {err.args[1]}", zone=self.zone.name)
-        # Over another connection: a server may close this one after an error, or after an IXFR.
+                with self._falling_back():
+                    return await self._receive_changes(transfer, least, reader, writer)
+        # Over another connection: a server may close this one after a query, or after an error.
         transfer = await in_thread(self._begin)
         async with self._connection() as (reader, writer):
-            await self._ask(transfer, "AXFR", reader, writer)
+            await self._ask(transfer, "AXFR", reader, writer, least)
             return await in_thread(self._commit, transfer)
+
+    async def _receive_changes(
+        self,
+        transfer: Transfer,
+        least: int | None,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> Kind | None:
+        """Receives the changes since the copy, over another connection if the server has closed this one."""
+        try:
+            await self._ask(transfer, "IXFR", reader, writer, least)
+        except FetchFailed as err:
+            if err.code != "TRUNCATED":
+                raise
+            transfer = await in_thread(self._begin)
+            async with self._connection() as (other_reader, other_writer):
+                await self._ask(transfer, "IXFR", other_reader, other_writer, least)
+        await self._advance(transfer)
+        return await in_thread(self._commit, transfer)
+
+    @contextmanager
+    def _falling_back(self) -> Iterator[None]:
+        """After most failures of an incremental transfer, the whole zone may still be right."""
+        try:
+            yield
+        except (TransferFailed, FetchFailed) as err:
+            code, reason = err.args if isinstance(err, TransferFailed) else (err.code, err.reason)
+            if code in NO_WHOLE_ZONE:
+                raise
+            text = f"list {self.zone.name}: no incremental transfer, so the whole zone follows: {reason}"
+            event(logging.WARNING, text, zone=self.zone.name, code=code)
 
     def _begin(self) -> Transfer:
         state = TransferState.load(self.copies.state)
@@ -203,10 +234,10 @@ class _Session:
     async def _advance(self, transfer: Transfer) -> None:
         """Lets the changes be enforced before the copy is stored, which takes seconds for a large zone."""
         changes = await in_thread(transfer.changes)
-        if self.advance is None or changes is None or transfer.serial is None or transfer.soa is None:
+        if self.request.advance is None or changes is None or transfer.serial is None or transfer.soa is None:
             return
         try:
-            await self.advance(transfer.serial, changes, transfer.soa.serial)
+            await self.request.advance(transfer.serial, changes, transfer.soa.serial)
         except Refused as err:  # it was logged; the new copy is published as usual
             event(logging.DEBUG, f"not enforced in advance: {err}", zone=self.zone.name)
 
@@ -238,12 +269,17 @@ class _Session:
         return self.failed("UNWRITABLE", f"{err.filename}: {err.strerror or err}: {advice}")
 
     async def _ask(
-        self, transfer: Transfer, rtype: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        transfer: Transfer,
+        rtype: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        least: int | None = None,
     ) -> None:
         """Sends a query, and passes on its response until it is complete."""
         received = 0
         try:
-            writer.write(transfer.query(rtype))
+            writer.write(transfer.query(rtype, least))
             while True:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     await writer.drain()

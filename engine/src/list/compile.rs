@@ -81,7 +81,7 @@ pub fn compile(
             }
             Ok(())
         };
-        let summary = files::read(file, remaining, take_line, |bytes| progress.add(bytes))?;
+        let summary = files::read(file, remaining, files::MAX_LINE, take_line, |bytes| progress.add(bytes))?;
         remaining -= summary.bytes;
         if let Err(reason) = reader.end() {
             report.silent -= 1; // it was counted as a part of the record
@@ -125,7 +125,7 @@ fn switched_off(files: &[ListFile], formats: &[Format], max_bytes: u64) -> Resul
             switched_off.add(line.unwrap_or_default(), place, number);
             Ok(())
         };
-        remaining -= files::read(file, remaining, add, |_| ())?.bytes;
+        remaining -= files::read(file, remaining, files::MAX_LINE, add, |_| ())?.bytes;
     }
     Ok(switched_off)
 }

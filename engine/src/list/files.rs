@@ -16,8 +16,10 @@ use crate::policy::compiler::CompileError;
 const BUFFER: usize = 1 << 20;
 /// Bytes of the buffer for compressed data.
 const BUFFER_COMPRESSED: usize = 64 << 10;
-/// Bytes of a line. No format needs more for the names that a line can have.
+/// Bytes of a line of a list. No format needs more for the names that a line can have.
 pub const MAX_LINE: usize = 16 << 10;
+/// The same for a zone file: data of 64 KiB, written in hexadecimal.
+pub const MAX_LINE_OF_ZONE: usize = 160 << 10;
 
 /// One file of a list, and its name in reports.
 #[derive(Clone)]
@@ -188,6 +190,7 @@ fn open(file: &ListFile) -> io::Result<File> {
 pub fn read(
     file: &ListFile,
     max_bytes: u64,
+    max_line: usize,
     mut take: impl FnMut(u32, Option<&[u8]>) -> io::Result<()>,
     mut progress: impl FnMut(usize),
 ) -> Result<FileSummary, Failure> {
@@ -214,12 +217,12 @@ pub fn read(
         for end in memchr::memchr_iter(b'\n', &buffer[partial..partial + got]) {
             let line = &buffer[start..partial + end];
             summary.lines = summary.lines.saturating_add(1);
-            take(summary.lines, (!is_too_long && line.len() <= MAX_LINE).then_some(line))?;
+            take(summary.lines, (!is_too_long && line.len() <= max_line).then_some(line))?;
             (start, is_too_long) = (partial + end + 1, false);
         }
         let end = partial + got;
         summary.ends_with_line_feed = start == end;
-        if end - start > MAX_LINE {
+        if end - start > max_line {
             (start, is_too_long) = (end, true);
         }
         buffer.copy_within(start..end, 0);
@@ -251,7 +254,7 @@ mod tests {
             lines.push(line.map(|line| String::from_utf8(line.to_vec()).unwrap()));
             Ok(())
         };
-        let read = read(&file, u64::MAX, take, |got| progress += got).unwrap();
+        let read = read(&file, u64::MAX, MAX_LINE, take, |got| progress += got).unwrap();
         assert_eq!((progress, read.lines as usize), (text.len(), lines.len()));
         assert_eq!(read.sha256, <[u8; 32]>::from(Sha256::digest(text)));
         (lines, read)
@@ -267,7 +270,7 @@ mod tests {
         let stored = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&stored, content).unwrap();
         let file = ListFile { label: "list".to_string(), path: stored.path().to_path_buf() };
-        match read(&file, max_bytes, |_, _| Ok(()), |_| ()) {
+        match read(&file, max_bytes, MAX_LINE, |_, _| Ok(()), |_| ()) {
             Err(Failure::Unreadable(unreadable)) => (unreadable.code, unreadable.reason),
             Err(Failure::NotCompiled(error)) => ("", error.to_string()),
             Ok(_) => ("", String::new()),

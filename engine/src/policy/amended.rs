@@ -138,6 +138,8 @@ impl Amending<'_> {
         let given = match (held, change.is_added) {
             (None, false) => return None,
             (None, true) => Some(change.given.clone()),
+            // A record that is there already does not fit: the zone is not what the primary had.
+            (Some(held), true) if has(held, &change.given) => return None,
             (Some(held), true) => Some(held.with(&change.given)?),
             (Some(held), false) => without(held, &change.given)?,
         };
@@ -149,6 +151,16 @@ impl Amending<'_> {
         let Scope { at, under } = owner.after;
         owner.after = Scope { at: sides(at, Match::Exact), under: sides(under, Match::Below) }.plain();
         Some(())
+    }
+}
+
+/// Whether this record is one of those that give the answer.
+fn has(held: &Given, record: &Given) -> bool {
+    match (&held.action, &record.action) {
+        (GivenAction::Data(held), GivenAction::Data(records)) => records
+            .iter()
+            .any(|record| held.iter().any(|held| (held.rtype, &held.rdata) == (record.rtype, &record.rdata))),
+        (held, record) => held == record,
     }
 }
 

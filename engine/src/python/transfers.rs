@@ -84,14 +84,15 @@ impl Transfer {
         self.0.soa().map(Soa::from)
     }
 
-    fn query(&mut self, py: Python<'_>, rtype: &str) -> PyResult<Py<PyBytes>> {
+    #[pyo3(signature = (rtype, least=None))]
+    fn query(&mut self, py: Python<'_>, rtype: &str, least: Option<u32>) -> PyResult<Py<PyBytes>> {
         let wanted = match rtype {
             "SOA" => Wanted::Soa,
             "IXFR" => Wanted::Changes,
             "AXFR" => Wanted::Whole,
             other => return Err(refused("a type of query", other)),
         };
-        let message = self.0.query(wanted).map_err(failed)?;
+        let message = self.0.query(wanted, least).map_err(failed)?;
         Ok(PyBytes::new(py, &message).unbind())
     }
 

@@ -8,6 +8,11 @@ use super::Failed;
 use super::copy::{Copy, Limits};
 use super::records::Line;
 
+/// Bytes in memory. Beyond this, the whole zone is transferred, which is written to the disk.
+const MOST_BYTES: usize = 256 << 20;
+/// Bytes of a change besides its text.
+const OVERHEAD: usize = 96;
+
 /// The change of one record.
 struct Change {
     /// Whether the copy has it before the first difference.
@@ -23,12 +28,13 @@ pub struct Changes {
     /// By owner and data.
     records: HashMap<Box<[u8]>, Change, Xxh3DefaultBuilder>,
     limits: Limits,
+    bytes: usize,
     key: Vec<u8>,
 }
 
 impl Changes {
     pub fn new(limits: &Limits) -> Changes {
-        Changes { records: HashMap::default(), limits: limits.clone(), key: Vec::new() }
+        Changes { records: HashMap::default(), limits: limits.clone(), bytes: 0, key: Vec::new() }
     }
 
     pub fn remove(&mut self, line: &Line) -> Result<(), Failed> {
@@ -46,6 +52,10 @@ impl Changes {
             return Ok(());
         }
         self.limits.check_records(self.records.len() as u64 + 1)?;
+        self.bytes += self.key.len() + OVERHEAD;
+        if self.bytes > MOST_BYTES {
+            return Err(Failed::new("MISMATCH", "more changes than an incremental transfer may have"));
+        }
         let change = Change { was_there: ttl.is_none(), ttl, is_found: false };
         self.records.insert(self.key.as_slice().into(), change);
         Ok(())

@@ -41,16 +41,19 @@ pub struct Sequence {
     zone: Name,
     /// The serial of the copy that changes apply to; `None`: the whole zone was asked for.
     since: Option<u32>,
+    /// No zone with an older serial is taken.
+    least: Option<u32>,
     copy: super::copy::Limits,
     line: Line,
     stage: Stage,
 }
 
 impl Sequence {
-    pub fn new(settings: &Settings, since: Option<u32>) -> Sequence {
+    pub fn new(settings: &Settings, since: Option<u32>, least: Option<u32>) -> Sequence {
         Sequence {
             zone: settings.zone.clone(),
             since,
+            least,
             copy: super::copy::Limits::of(settings),
             line: Line::default(),
             stage: Stage::First,
@@ -126,6 +129,9 @@ impl Sequence {
     }
 
     fn begin(&self, soa: ZoneSoa) -> Result<Stage, Failed> {
+        if let Some(least) = self.least.filter(|least| is_newer(*least, soa.numbers.serial)) {
+            return Err(older(soa.numbers.serial, least));
+        }
         match self.since {
             Some(since) if since == soa.numbers.serial => Ok(Stage::Done(soa, Content::Nothing)),
             Some(since) => check_newer(since, soa.numbers.serial).map(|()| Stage::Second(soa)),
@@ -144,7 +150,7 @@ impl Sequence {
             (Some(old), Some(since)) if old == since => {
                 Ok(Stage::Removing { soa, changes: Changes::new(&self.copy), serial: old })
             }
-            (Some(last), _) if last == soa.numbers.serial => {
+            (Some(last), None) if last == soa.numbers.serial => {
                 let copy = Copy::create(&self.copy, &soa)?;
                 Ok(Stage::Done(soa, Content::Whole(copy))) // a zone without any record
             }
@@ -185,9 +191,12 @@ fn check_newer(ours: u32, theirs: u32) -> Result<(), Failed> {
     if is_newer(theirs, ours) {
         return Ok(());
     }
-    let reason = format!("serial {theirs} of the primary is not newer than {ours} of the copy");
-    let advice = "raise it at the primary, or take the zone as it is: dnsblock source refresh --whole";
-    Err(Failed::new("SERIAL", format!("{reason} (RFC 1982): {advice}")))
+    Err(older(theirs, ours))
+}
+
+fn older(theirs: u32, ours: u32) -> Failed {
+    let reason = format!("serial {theirs} of the primary is older than {ours}, which is known (RFC 1982)");
+    Failed::new("SERIAL", format!("{reason}: raise it at the primary, or see docs/zone-transfer.md"))
 }
 
 /// RFC 1995 section 4: a difference begins where the one before ends.

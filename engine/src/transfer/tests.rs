@@ -57,7 +57,7 @@ fn settings(folder: &Path, has_copy: bool) -> Settings {
 /// Transfers in one message, and moves the new copy into place.
 fn transfer(folder: &Path, wanted: Wanted, records: &[Sent]) -> Result<Kind, Failed> {
     let mut transfer = Transfer::new(settings(folder, wanted == Wanted::Changes));
-    let query = transfer.query(wanted)?;
+    let query = transfer.query(wanted, None)?;
     // Byte by byte: messages arrive in pieces of any size.
     let response = response(&query, records);
     let mut is_complete = false;
@@ -123,13 +123,14 @@ fn only_the_last_difference_about_a_record_counts() {
 #[test]
 fn a_difference_that_does_not_fit_changes_nothing() {
     let folder = copy_of(&[Start(1), Blocked("a"), Start(1)]);
-    let cases: [(&str, &[Sent]); 8] = [
+    let cases: [(&str, &[Sent]); 9] = [
         ("MISMATCH", &[Start(2), Start(1), Blocked("b"), Start(2), Start(2)]),
         ("MISMATCH", &[Start(2), Start(1), Start(2), Blocked("a"), Start(2)]),
         ("PROTOCOL", &[Start(3), Start(2), Start(3), Start(3)]),
         ("PROTOCOL", &[Start(3), Start(1), Start(5), Start(5), Start(3), Start(3)]),
         ("PROTOCOL", &[Start(3), Start(1), Start(2), Start(1), Start(3), Start(3)]),
         ("PROTOCOL", &[Start(2), Start(1), Start(2), Start(2), Blocked("b")]),
+        ("PROTOCOL", &[Start(2), Start(2)]),
         ("SERIAL", &[Start(0), Start(1), Start(0), Start(0)]),
         ("TRUNCATED", &[Start(2), Start(1), Start(2)]),
     ];
@@ -144,6 +145,17 @@ fn a_difference_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
+fn a_zone_that_is_older_than_announced_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    for (serial, is_taken) in [(7, false), (8, true), (9, true)] {
+        let mut transfer = Transfer::new(settings(folder.path(), false));
+        let query = transfer.query(Wanted::Whole, Some(8)).unwrap();
+        let taken = transfer.take(&response(&query, &[Start(serial), Blocked("a"), Start(serial)]));
+        assert_eq!(taken.is_ok_and(|is_complete| is_complete), is_taken, "{serial}");
+    }
+}
+
+#[test]
 fn a_zone_that_is_too_large_is_not_stored() {
     let folder = tempfile::tempdir().unwrap();
     let mut records = vec![Start(1)];
@@ -151,7 +163,7 @@ fn a_zone_that_is_too_large_is_not_stored() {
     records.push(Start(1));
     assert_eq!(transfer(folder.path(), Wanted::Whole, &records).unwrap_err().code, "TOO_LARGE");
     let mut transfer = Transfer::new(settings(folder.path(), false));
-    transfer.query(Wanted::Whole).unwrap();
+    transfer.query(Wanted::Whole, None).unwrap();
     // A message of 65,535 bytes.
     let failed = (0..10_000).find_map(|_| transfer.take(&[0xff; 2]).err());
     assert_eq!(failed.unwrap().code, "TOO_LARGE");
@@ -162,7 +174,7 @@ fn names_of_any_bytes_are_read_again_as_they_were_sent() {
     let folder = tempfile::tempdir().unwrap();
     let owner = wire(r"a\;b\(c\ d\\e.rpz.example");
     let mut transfer = Transfer::new(settings(folder.path(), false));
-    let query = transfer.query(Wanted::Whole).unwrap();
+    let query = transfer.query(Wanted::Whole, None).unwrap();
     let query = Message::from_octets(query[2..].to_vec()).unwrap();
     let mut answer = MessageBuilder::new_vec().start_answer(&query, Rcode::NOERROR).unwrap();
     let ttl = Ttl::from_secs(60);

@@ -78,7 +78,7 @@ pub fn read(
     reader.read_all(take)?;
     for (file, summary) in files.iter().zip(&mut reader.summaries).filter(|(_, summary)| summary.is_none()) {
         // Nothing includes it any more, but its content belongs to the digest.
-        *summary = Some(files::read(file, reader.remaining, |_, _| Ok(()), |_| ())?);
+        *summary = Some(files::read(file, reader.remaining, files::MAX_LINE_OF_ZONE, |_, _| Ok(()), |_| ())?);
     }
     let files = reader.summaries.into_iter().flatten().collect();
     Ok(Read { files, soa: reader.master.soa, apex: reader.master.into_apex() })
@@ -93,7 +93,7 @@ pub fn find_files(file: ListFile, max_bytes: u64) -> Result<Vec<ListFile>, Failu
         has_includes |= line.to_ascii_uppercase().windows(INCLUDE.len()).any(|part| part == INCLUDE);
         Ok(())
     };
-    files::read(&file, max_bytes, look, |_| ())?;
+    files::read(&file, max_bytes, files::MAX_LINE_OF_ZONE, look, |_| ())?;
     if !has_includes {
         return Ok(vec![file]); // nearly always
     }
@@ -142,7 +142,9 @@ impl<'a> Reader<'a> {
             last = line;
             self.take_line(file, line, text, take)
         };
-        let summary = files::read(&list_file, remaining, take_line, |bytes| progress.add(bytes))?;
+        let summary = files::read(&list_file, remaining, files::MAX_LINE_OF_ZONE, take_line, |bytes| {
+            progress.add(bytes)
+        })?;
         if self.master.is_incomplete() {
             let place = Place { file, line: last, number: self.number };
             take(place, b"", Taken::Unfinished(Reason::NotThisFormat("an end to each parenthesis")))?;

@@ -36,7 +36,7 @@ fn compiled(text: &str) -> CompiledZone {
 fn snapshot(zones: Vec<CompiledZone>) -> Snapshot {
     let place = |zone: CompiledZone| {
         let answers = Answers::Given { max_ttl: 60, extended_error: None, structured: None };
-        let zone = PolicyZone::of_records("z", Arc::new(zone.compiled.names), &answers).unwrap();
+        let zone = PolicyZone::of_records("z", Arc::new(zone.compiled.names), answers).unwrap();
         let (next_change_at, clients) = (None, None);
         PlacedZone { zone: Arc::new(zone), next_change_at, judges_targets: true, is_shadow: false, clients }
     };
