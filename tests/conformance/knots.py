@@ -1,14 +1,20 @@
 """Knot DNS as the primary of an exported policy zone, and resolvers that transfer the zone from it."""
 
+import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import yaml
 from ports import free_port
 
 from . import policy
+from .harness import Subject
 from .peers import BindPeer, Peer, RecursorPeer, UnboundPeer
 from .tools import run, tool, wait_for
+
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 
 KEY, SECRET = "transfer", "c2VjcmV0IG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgbG9uZyE="
 KEYLESS = "::1"  # the only address that may transfer without TSIG
@@ -24,7 +30,7 @@ class Primary:
         self._config, self._socket = folder / "knot.conf", folder / "knot.sock"
         self.log_path = folder / "log"
         self.port = free_port()
-        self._configure([])
+        self._configure([], [])
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen([tool("knotd"), "-c", str(self._config)], stdout=log, stderr=log)
         wait_for(lambda: self._control("status").returncode == 0 or self._failed(), "Knot DNS runs")
@@ -34,9 +40,14 @@ class Primary:
             pytest.fail(f"Knot DNS does not start: {self.log()}")
         return False
 
-    def _configure(self, secondaries: list[int]) -> None:
-        remotes = "".join(f"  - id: r{port}\n    address: 127.0.0.1@{port}\n" for port in secondaries)
-        notify = f"    notify: [{', '.join(f'r{port}' for port in secondaries)}]\n" if secondaries else ""
+    def _configure(self, plain: list[int], signed: list[int]) -> None:
+        """`signed`: the ports at which NOTIFY must be signed."""
+        remotes = "".join(f"  - id: r{port}\n    address: 127.0.0.1@{port}\n" for port in plain)
+        remotes += "".join(
+            f"  - id: r{port}\n    address: 127.0.0.1@{port}\n    key: {KEY}\n" for port in signed
+        )
+        secondaries = [f"r{port}" for port in plain + signed]
+        notify = f"    notify: [{', '.join(secondaries)}]\n" if secondaries else ""
         self._config.write_text(
             f"""server:
   rundir: "{self._folder}"
@@ -83,9 +94,12 @@ zone:
 """
         )
 
-    def notifies(self, secondaries: list[int]) -> None:
-        """From now on, it notifies secondaries at these ports."""
-        self._configure(secondaries)
+    def notifies(self, secondaries: "Iterable[Secondary]") -> None:
+        """From now on, it notifies these secondaries. Only dnsblock requires that NOTIFY is signed."""
+        by_kind: dict[bool, list[int]] = {False: [], True: []}
+        for one in secondaries:
+            by_kind[isinstance(one, DnsblockSecondary)].append(one.ports[4])
+        self._configure(by_kind[False], by_kind[True])
         assert self._control("reload").returncode == 0
 
     def reload_zone(self) -> None:
@@ -151,14 +165,43 @@ class RecursorSecondary(RecursorPeer):
         return f'rpzPrimary("127.0.0.1:{self._primary}", "{policy.ZONE}", {{{options}}})'
 
 
-SECONDARIES: dict[str, type[BindSecondary | UnboundSecondary | RecursorSecondary]] = {
+class DnsblockSecondary(Subject):
+    """With TSIG, as docs/export.md configures it."""
+
+    program = "dnsblock"
+
+    def __init__(self, folder: Path, primary: int) -> None:
+        super().__init__(folder)
+        self._primary = primary
+
+    def start(self, upstream: str) -> None:
+        """Returns when the zone is enforced: the first startup waits for the transfer."""
+        (zone,) = yaml.load(documented("yaml", "primaries:"), yaml.BaseLoader)["zones"]
+        secret = self.folder / zone["rpz"]["key"]["secret_file"]
+        secret.write_text(SECRET)
+        secret.chmod(0o600)
+        zone["name"] = policy.ZONE
+        zone["rpz"]["primaries"] = [f"127.0.0.1:{self._primary}"]
+        super().start(zones=[zone], answers={}, inbox=None, upstreams=[upstream])
+
+
+def documented(language: str, part: str) -> str:
+    """The only block of docs/export.md in this language that has this part."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = (block for block in blocks if part in block)
+    return found
+
+
+Secondary = Peer | DnsblockSecondary
+SECONDARIES: dict[str, type[BindSecondary | UnboundSecondary | RecursorSecondary | DnsblockSecondary]] = {
     "bind": BindSecondary,
     "unbound": UnboundSecondary,
     "recursor": RecursorSecondary,
+    "dnsblock": DnsblockSecondary,
 }
 
 
-def secondary(kind: str, folder: Path, primary: Primary) -> Peer:
+def secondary(kind: str, folder: Path, primary: Primary) -> Secondary:
     """A resolver in a folder of its own that is to transfer the zone."""
     own = folder / kind
     own.mkdir()

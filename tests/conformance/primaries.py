@@ -65,6 +65,7 @@ class RealPrimary(ABC):
     """A server in a folder of its own, on a port of 127.0.0.1; stopped at the end of the `with`."""
 
     program = ""
+    zone_name = ZONE
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / self.program
@@ -120,7 +121,7 @@ class RealPrimary(ABC):
 
     def served_serial(self) -> int | None:
         """The serial in its SOA record; None: it does not answer."""
-        query = dns.message.make_query(ZONE, "SOA")
+        query = dns.message.make_query(self.zone_name, "SOA")
         if self._key is not None:
             query.use_tsig(self._key.tsig())
         try:
@@ -207,7 +208,7 @@ options {{
   startup-notify-rate 10000;
   notify-source 127.0.0.1;
 }};
-zone "{ZONE}" {{
+zone "{self.zone_name}" {{
   type primary;
   file "{self.zone_path}";
   check-names ignore;
@@ -224,7 +225,7 @@ zone "{ZONE}" {{
 
     def reload_zone(self) -> None:
         place = ["-s", "127.0.0.1", "-p", str(self._control), "-k", str(self.folder / "rndc.conf")]
-        done = run([tool("rndc"), *place, "reload", ZONE])
+        done = run([tool("rndc"), *place, "reload", self.zone_name])
         assert done.returncode == 0, done
 
     def _declared_key(self) -> str:
@@ -272,7 +273,7 @@ acl:
 {"remote:" if remotes else ""}
 {remotes}
 zone:
-  - domain: {ZONE}
+  - domain: {self.zone_name}
     file: "{self.zone_path}"
     semantic-checks: off
     zonefile-load: difference
@@ -286,7 +287,7 @@ zone:
         return [tool(self.program), "-c", str(config)]
 
     def reload_zone(self) -> None:
-        done = run([tool("knotc"), "-s", str(self.folder / "knot.sock"), "zone-reload", ZONE])
+        done = run([tool("knotc"), "-s", str(self.folder / "knot.sock"), "zone-reload", self.zone_name])
         assert done.returncode == 0, done
 
     def _declared_key(self) -> str:

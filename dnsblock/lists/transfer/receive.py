@@ -139,7 +139,7 @@ class _Session:
         if kind is not None:
             text = f"received zone {self.zone.name} by zone transfer in {time.monotonic() - started:.1f} s"
             size = self.copies.copy.stat().st_size
-            facts = {"zone": self.zone.name, "primary": str(self.server), "kind": kind, "bytes": size}
+            facts = {"zone": self.zone.name, "primary": str(self.server), "kind": kind, "copy_bytes": size}
             event(logging.INFO, text, **facts)
         return kind
 
