@@ -22,9 +22,9 @@ from dnsblock.values import (
     DnsName,
     FilePath,
     FixedNameLimit,
+    FleetPlace,
     HealthCheckName,
     Identifier,
-    InstanceUrl,
     IPv4,
     IPv6,
     Language,
@@ -366,7 +366,7 @@ class Config(Options):
     metrics: Listen | None = as_written("127.0.0.1:9353")
     api: ApiOptions | None = None  # for issuers; null: none
     http: Http = as_written({})
-    fleet: Annotated[tuple[InstanceUrl, ...], Field(max_length=1000)] = ()  # instances to compare with
+    fleet: Annotated[tuple[FleetPlace, ...], Field(max_length=1000)] = ()  # instances to compare with
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
     time_zone: TimeZone = as_written("Asia/Jakarta")  # how times are shown
     log: Log = as_written({})

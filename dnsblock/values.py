@@ -26,6 +26,7 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.names import canonical
 from dnsblock.signatures.notes import VerifierKey, is_name, witness_key
 
+SRV = "srv:"  # before the name of SRV records
 RESOLV_CONF = Path("/etc/resolv.conf")
 
 
@@ -262,6 +263,13 @@ def instance_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def fleet_place(text: str) -> str:
+    """The URL of an instance, or `srv:NAME` for the targets of SRV records. Raises `ValueError`."""
+    if not text.startswith(SRV):
+        return instance_url(text)
+    return SRV + canonical(text.removeprefix(SRV))
+
+
 def _list_place(value: Any, info: ValidationInfo) -> Any:
     """A file, a folder, or a URL, which stays a string."""
     if not isinstance(value, str) or "://" not in value:
@@ -424,7 +432,7 @@ SocketPath = Annotated[Path, BeforeValidator(_socket_path)]
 Servers = BeforeValidator(_servers)
 ContactUri = Annotated[str, from_text(_contact)]
 WebAddress = Annotated[str, from_text(_web_address)]
-InstanceUrl = Annotated[str, from_text(instance_url)]
+FleetPlace = Annotated[str, from_text(fleet_place)]
 HttpsFolder = Annotated[str, from_text(_https_folder)]
 Origin = Annotated[str, from_text(_origin)]
 WitnessKey = Annotated[VerifierKey, from_text(witness_key)]

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +27,23 @@ def urls_of(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tup
         return ()
     from dnsblock.values import instance_url
 
+    return _read(values, instance_url)
+
+
+def places_of(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    """The same, or `srv:NAME` for several."""
+    if not values:
+        return ()
+    from dnsblock.values import fleet_place
+
+    return _read(values, fleet_place)
+
+
+def _read(values: Sequence[str], read: Callable[[str], str]) -> tuple[str, ...]:
     urls = []
     for value in values:
         try:
-            urls.append(instance_url(value))
+            urls.append(read(value))
         except ValueError as err:
             raise click.BadParameter(f"'{printable(value)}': {err}") from err
     if len(urls) > MAX_INSTANCES:

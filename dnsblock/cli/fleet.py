@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnsblock.cli.common import EXIT_CODES, Commands, common, leave, local_time, print_table
-from dnsblock.cli.credentials import credentials_of, urls_of, with_credentials
+from dnsblock.cli.credentials import credentials_of, places_of, with_credentials
 from dnsblock.errors import Exit, printable
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def fleet() -> None:
     *("--to", "urls"),
     metavar="URL",
     multiple=True,
-    callback=urls_of,
-    help="The issuers' API of an instance, instead of those in `fleet`. Repeat for more.",
+    callback=places_of,
+    help="The issuers' API of an instance, or srv:NAME, instead of those in `fleet`. Repeat for more.",
 )
 @click.option(
     "--timeout",
@@ -48,7 +48,8 @@ def status(
 ) -> None:
     """Show what each instance enforces, since when, and which ones differ.
 
-    The instances are those of the option `fleet`, or of --to. The token or certificate needs the role `read`.
+    The instances are those of the option `fleet`, or of --to. The SRV records of srv:NAME are looked up at
+    the upstreams of the configuration. The token or certificate needs the role `read`.
 
     \b
     same       it enforces what most instances do.
@@ -61,14 +62,17 @@ def status(
     """
     import asyncio
 
+    from dnsblock.cli.srv import with_targets
     from dnsblock.instances import fetch_snapshots
+    from dnsblock.values import SRV
 
     zone = "UTC"
-    if not urls:
+    if not urls or any(url.startswith(SRV) for url in urls):
         from dnsblock.config_file import load
 
         config = load(config_path)
-        urls, zone = config.fleet, config.time_zone.key
+        urls, zone = urls or config.fleet, config.time_zone.key
+        urls = with_targets(urls, [server.address for server in config.upstream.servers])
     if not urls:
         leave(Exit.NO, "no instances: list them in the option `fleet`, or name them with --to URL")
     seen = asyncio.run(fetch_snapshots(urls, credentials_of(**credentials), timeout))

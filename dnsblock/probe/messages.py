@@ -1,6 +1,6 @@
 """DNS messages of probes: writes queries, and reads the parts of a response that are judged.
 
-The only module that uses dnslib. RDATA is read for addresses and CNAME only, so that a record type that
+The only module that uses dnslib. RDATA is read for addresses, CNAME and SRV only, so that a record type that
 dnslib does not know makes no response unreadable.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from dnslib import EDNS0, QTYPE, DNSHeader, DNSQuestion, DNSRecord
 from dnslib.label import DNSBuffer, DNSLabel
 
-QType = Literal["A", "AAAA", "HTTPS", "NS"]
+QType = Literal["A", "AAAA", "HTTPS", "NS", "SRV"]
 
 MAX_PAYLOAD = 1232  # bytes; RFC 9715
 MAX_TEXT = 200  # characters of an EXTRA-TEXT
@@ -51,7 +51,7 @@ class Record:
 
     owner: str
     rtype: str
-    data: str  # an address, or the target of a CNAME; empty for other types
+    data: str  # an address, the target of a CNAME, HOST:PORT of an SRV; empty for other types
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,10 @@ def _record(buffer: Any) -> Record:
     start, data = buffer.offset, ""
     if rtype == QTYPE.CNAME:
         data = _text(buffer.decode_name())
+    elif rtype == QTYPE.SRV:
+        _, _, port = buffer.unpack("!HHH")
+        target = _text(buffer.decode_name())
+        data = f"{target}:{port}" if target else ""  # RFC 2782: `.` says that there is no service
     elif rtype == QTYPE.A:
         data = str(IPv4Address(buffer.get(length)))
     elif rtype == QTYPE.AAAA:

@@ -3,16 +3,19 @@
 import json
 import os
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from unit.https_server import Authority, Server, whole
 
+from . import wire
 from .clients import Said
 from .issuing import CLIENTS, TOKENS, IssuersApi, Three, by_token, three_instances
 from .orders import block
 from .tools import dnsblock, run
+from .upstreams import Asked, MakeUpstream, Script
 
 NO_DAEMON = "/nonexistent/dnsblock.yaml"  # --to needs no configuration
 
@@ -147,6 +150,48 @@ def test_the_configuration_names_the_instances(instances: Three, engineer: Engin
     said = engineer.compare(config=config)
     assert (said.code, [found["url"] for found in said.json["instances"]]) == (0, [one.url, two.url])
     assert " WIB" in engineer.compare(config=config, as_json=False).stdout
+
+
+SERVICE = "_dnsblock._tcp.isp.example"
+
+
+def srv_of(*targets: tuple[str, int]) -> Script:
+    """An upstream with these targets of the service, and no other record."""
+
+    def answer(asked: Asked) -> bytes:
+        if (asked.name, asked.qtype) != (SERVICE, 33):
+            return asked.response()
+        data = [struct.pack("!3H", 0, 0, port) + wire.name_to_wire(host) for host, port in targets]
+        return asked.response([wire.record(b"\xc0\x0c", 33, rdata) for rdata in data])
+
+    return answer
+
+
+def test_instances_are_found_by_srv_records(
+    instances: Three, engineer: Engineer, make_upstream: MakeUpstream
+):
+    """RFC 2782: a new instance needs one record, and no change of a configuration."""
+    one, two, three = instances
+    ports = [int(api.url.rpartition(":")[2]) for api in (one, two)]
+    upstream = make_upstream(srv_of(*(("localhost", port) for port in ports)))
+    config = three.subject.config_path
+    three.configure(three.options(), fleet=[f"srv:{SERVICE}"], upstreams=[upstream.address])
+    use(one)
+    use(two)
+    found = sorted(f"https://localhost:{port}" for port in ports)
+    for said in (engineer.compare(config=config), engineer.compare(f"srv:{SERVICE}", config=config)):
+        assert (said.code, [each["url"] for each in said.json["instances"]]) == (0, found), said
+
+
+@pytest.mark.parametrize("targets", [[], [("", 0)]], ids=["no record", "no service"])
+def test_a_service_without_targets_is_reported(
+    instances: Three, engineer: Engineer, make_upstream: MakeUpstream, targets: list[tuple[str, int]]
+):
+    """RFC 2782: the target `.` says that there is no such service here."""
+    upstream = make_upstream(srv_of(*targets))
+    instances[0].configure(instances[0].options(), upstreams=[upstream.address])
+    said = engineer.compare(f"srv:{SERVICE}", config=instances[0].subject.config_path, as_json=False)
+    assert (said.code, "has no SRV record with a target" in said.stderr) == (4, True), said
 
 
 SNAPSHOT = {
