@@ -80,11 +80,11 @@ class PolicyZone:
         """Its place in BIND's `response-policy`."""
         return f'zone "{self.origin}" policy {self.use};'
 
-    def of_dnsblock(self) -> dict:
-        """Its place in dnsblock's `zones`."""
+    def of_dnsblock(self, primary: str | None = None) -> dict:
+        """Its place in dnsblock's `zones`: from its file, or by zone transfer."""
         return {
             "name": self.origin,
-            "rpz": {"file": self.file},
+            "rpz": {"file": self.file} if primary is None else {"primaries": [primary]},
             "answer": OVERRIDES.get(self.use, GIVEN),
             "mode": "shadow" if self.use == DISABLED else "enforce",
             "source": {"guards": {"public_suffix": "accept"}},
