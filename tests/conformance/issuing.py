@@ -82,7 +82,7 @@ class IssuersApi:
         """Writes the configuration again, with the ports that are in use."""
         ready = self.subject.ready
         fixed = {"listen": ready["listening"], "metrics": ready["metrics"]}
-        self.subject.configure(api=api, **self.config, **fixed, **config)
+        self.subject.configure(api=api, **(self.config | fixed | config))
 
     def renew(self, names: str = "DNS:localhost,IP:127.0.0.1") -> None:
         """Another certificate of the server, in its files."""

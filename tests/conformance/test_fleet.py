@@ -13,8 +13,11 @@ from unit.https_server import Authority, Server, whole
 from . import wire
 from .clients import Said
 from .issuing import CLIENTS, TOKENS, IssuersApi, Three, by_token, three_instances
+from .lists import refresh
 from .orders import block
+from .scripted_primary import ScriptedPrimary, refuses
 from .tools import dnsblock, run
+from .transfers import ZONE, blocks, wait_blocked, zone_from
 from .upstreams import Asked, MakeUpstream, Script
 
 NO_DAEMON = "/nonexistent/dnsblock.yaml"  # --to needs no configuration
@@ -92,6 +95,28 @@ def test_instances_that_enforce_the_same_are_the_same(instances: Three, engineer
     for row, url in zip(rows, urls, strict=True):
         time = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
         assert re.fullmatch(rf"{re.escape(url)} +same +\d+ +{digest} +{time} +\d+\.\d", row), row
+
+
+def test_an_instance_whose_transfers_have_stopped_differs(instances: Three, engineer: Engineer):
+    """A policy zone reaches each instance by zone transfer; one is refused there for a while."""
+    base = blocks("one.example")
+    with ScriptedPrimary(base) as primary, ScriptedPrimary(base) as refusing:
+        for api, server in zip(instances, (primary, primary, refusing), strict=True):
+            zones = [*api.config["zones"], zone_from(server.address)]
+            api.configure(api.options(), zones=zones)
+            api.subject.reload()
+            wait_blocked(api.subject, "one.example")
+        assert states(engineer.compare(*instances)) == ["same"] * 3
+        refusing.rules = {"SOA": refuses(5)}
+        for server in (primary, refusing):
+            server.publish([*base, *blocks("two.example")])
+        for api in instances:
+            refresh(api.subject, ZONE)
+        said = engineer.compare(*instances)
+        assert (said.code, states(said)) == (1, ["same", "same", "differs"]), said
+        refusing.rules = {}
+        assert refresh(instances[2].subject, ZONE).code == 0
+        assert states(engineer.compare(*instances)) == ["same"] * 3
 
 
 def test_an_instance_without_an_order_differs(instances: Three, engineer: Engineer):
