@@ -417,6 +417,7 @@ class Covering:
     entry: str
     scope: str
     action: str | None
+    records: list[str]  # of a policy zone whose records give the answers: these, without their owner
     decides: bool  # over UDP
     decides_over_tcp: bool  # differs if a zone with the answer `truncate` comes first
     is_shadow: bool

@@ -12,6 +12,7 @@ from dnsblock.cli.lists import print_scheduled
 from dnsblock.errors import Exit, printable, shown
 from dnsblock.times import moment
 
+RECORDS_SHOWN = 10
 COVERS = {
     "exact": "only this name",
     "subtree": "this name and all names below it",
@@ -92,6 +93,10 @@ def _print(answer: dict[str, Any]) -> None:
         click.echo(f"  by zone {decided['zone']}, {_by(decided)}")
         click.echo(f"  entry {decided['entry']} ({decided['match']}: {COVERS[decided['match']]})")
         click.echo(f"  action {decided['action']}")
+        for record in decided["records"][:RECORDS_SHOWN]:
+            click.echo(f"  record {record}")
+        if len(decided["records"]) > RECORDS_SHOWN:
+            click.echo(f"  and {len(decided['records']) - RECORDS_SHOWN:,} more records")
     over_tcp = answer["decided_over_tcp_by"]
     if (decided, answer["verdict"]) != (over_tcp, answer["verdict_over_tcp"]):
         by = f" by zone {over_tcp['zone']}, action {over_tcp['action']}" if over_tcp is not None else ""

@@ -23,6 +23,7 @@ class CoveringEntry(TypedDict):
     entry: str
     match: str
     action: str
+    records: list[str]  # of a policy zone whose records give the answers: these, as `TTL TYPE DATA`
     orders: list[str]
     decides: bool  # over UDP
     decides_over_tcp: bool
@@ -100,6 +101,7 @@ def _explanation(
             "entry": entry.entry,
             "match": entry.scope,
             "action": entry.action or "exemption",
+            "records": entry.records,
             "orders": _in_turn(orders.get((entry.zone, entry.entry), []), entry, name),
             "decides": entry.decides,
             "decides_over_tcp": entry.decides_over_tcp,

@@ -14,7 +14,7 @@ use crate::policy::names::SEED;
 use crate::policy::zone_data::is_trigger;
 use crate::policy::{Decision, PlacedZone, Snapshot};
 
-mod data;
+pub mod data;
 mod levels;
 mod names;
 mod prefixes;

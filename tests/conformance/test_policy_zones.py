@@ -77,7 +77,10 @@ def test_the_zone_of_a_decision_is_named(given: Subject):
         "rpz",
         "nxdomain",
     )
-    assert given.cli("why", "data.t.example").json["decided_by"]["action"] == "data"
+    data = given.cli("why", "data.t.example").json["decided_by"]
+    assert (data["action"], data["records"][:2]) == ("data", ["30 A 203.0.113.1", "30 A 203.0.113.2"])
+    shown = given.cli("why", "data.t.example", as_json=False).stdout
+    assert "  action data\n  record 30 A 203.0.113.1\n" in shown
     assert given.cli("why", "pass.t.example").json["verdict"] == "passthru"
     assert given.cli("why", "x.nx.t.example").json["verdict"] == "not blocked"
     tcp_only = given.cli("why", "tcp.t.example").json

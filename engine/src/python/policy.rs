@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use super::transfers::RecordChanges;
 use super::{ListRefused, digest_text, lists, name, refused};
-use crate::export;
+use crate::export::{self, data::data_of};
 use crate::list;
 use crate::message::{QueryClient, Transport};
 use crate::name::Name;
@@ -438,6 +438,8 @@ pub struct Covering {
     entry: String,
     scope: String,
     action: Option<String>,
+    /// Of a policy zone whose records give the answers: these, without their owner.
+    records: Vec<String>,
     decides: bool,
     decides_over_tcp: bool,
     is_shadow: bool,
@@ -455,11 +457,16 @@ impl Covering {
             policy::Rule::Exemption => None,
             policy::Rule::Answer { answer, .. } => Some(answer.action.name().to_string()),
         };
+        let records = match rule {
+            policy::Rule::Answer { answer, .. } if answer.is_given => data_of(answer, true).to_vec(),
+            _ => Vec::new(),
+        };
         Covering {
             zone: zone.name().to_string(),
             entry,
             scope: scope.to_string(),
             action,
+            records,
             decides,
             decides_over_tcp,
             is_shadow: place.is_none(),
