@@ -64,6 +64,11 @@ bench-orders: $(VENV)/.tools ## measure startup and publishes with many orders: 
 	PYTHONPATH=tests $(BIN)/python -m bench.orders --orders $(or $(ORDERS),9000) --entries $(or $(ENTRIES),111) \
 		--publishes $(or $(PUBLISHES),100) --base $(or $(BASE),0)
 
+.PHONY: fleet-tree
+fleet-tree: $(VENV)/.tools ## measure an order and its end on a tree of secondaries: LEAVES=20 MIDDLES=4 ROUNDS=20 REPEAT=3
+	PYTHONPATH=tests $(BIN)/python -m bench.fleet_tree --leaves $(or $(LEAVES),20) --middles $(or $(MIDDLES),4) \
+		--rounds $(or $(ROUNDS),20) --repeat $(or $(REPEAT),3)
+
 # Half of the maximum load, at most MOST queries per second. The responses to RATE queries per second are checked.
 RESTARTS = 1000
 RATE = 500

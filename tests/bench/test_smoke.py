@@ -119,3 +119,18 @@ def test_the_versions_of_a_list_are_measured_to_the_end(tmp_path: Path):
     assert {"version 2", "why NAME --at", "diff of the first and the last", "rollback", "restart"} <= set(
         found
     )
+
+
+def test_a_tree_of_secondaries_is_measured_to_the_end(tmp_path: Path):
+    """`python -m bench.fleet_tree` with one order and its end."""
+    results = tmp_path / "tree.json"
+    command = [sys.executable, "-m", "bench.fleet_tree", "--leaves=2", "--middles=1", "--rounds=1"]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    whole = [*command, "--repeat=1", "--names=10", "--fan-out=3", "--quiet=0", f"--results={results}"]
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = json.loads(results.read_text())["runs"]
+    assert [one["action"] for one in run["changes"]] == ["block", "unblock"]
+    assert all(len(one["leaves"]) == 2 for one in run["changes"])
+    assert (run["root"]["ixfr"], run["middles"]["ixfr"]) == (2, 4)
+    assert (run["root"]["axfr"], run["middles"]["axfr"]) == (0, 0)
