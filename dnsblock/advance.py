@@ -49,7 +49,7 @@ async def take_back(publisher: Publisher, zone: Zone) -> None:
     text = f"list {zone.name}: the changes of serial {before.ahead} are taken back"
     event(logging.WARNING, text, zone=zone.name)
     compiled = await asyncio.to_thread(list_zone, zone, publisher.config, before.names)
-    after = replace(before, compiled=compiled, ahead=None)
+    after = replace(before, compiled=compiled, journal=())
     await _publish(publisher, zone, before, after, f"list {zone.name}")
 
 

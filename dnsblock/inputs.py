@@ -148,7 +148,11 @@ class Inputs:
             config = in_force.config
             fresh = in_force.lists.read(config, utc_now(), progress, only)
             zones = tuple(fresh.zones) if only is None else (only,)
-            return ReadLists(config, fresh, zones, compile_lists(config, fresh, in_force.list_zones))
+            compiled = compile_lists(config, fresh, in_force.list_zones)
+            for name, zone in present().list_zones.items():
+                if zone.ahead is not None and name in compiled:
+                    compiled[name].compiled.find_empty()  # not under the lock of the commit
+            return ReadLists(config, fresh, zones, compiled)
 
     @contextlib.contextmanager
     def _with_progress(self) -> Iterator[Progress]:

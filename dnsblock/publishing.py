@@ -279,7 +279,7 @@ class Publisher:
                     draft, lists=lists, notes=notes, list_zones=read.list_zones, keeps_list_zones=False
                 )
             if isinstance(change, Reload | ListsChanged):
-                zones = latest(self.policy.lists, draft.list_zones, draft.lists)
+                zones = latest(draft.config, self.policy.lists, draft.list_zones, draft.lists)
                 draft = replace(draft, list_zones=zones)
             draft = replace(draft, by=change.by)
             done = await _to_its_end(self._commit, draft, change)

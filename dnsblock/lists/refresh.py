@@ -44,7 +44,7 @@ class Hooks:
 
     publish: Callable[[str, str], Awaitable[object]]  # (reason, zone): publishes its list; raises `Refused`
     is_changed: Callable[[Zone, Watch], bool]  # whether the content differs from what was read and judged
-    advance: Callable[[Zone, int, RecordChanges, int], Awaitable[object]]  # see dnsblock/advance.py
+    advance: Callable[[Zone, int, RecordChanges, int], Awaitable[bool]]  # see dnsblock/advance.py
     take_back: Callable[[Zone], Awaitable[object]]
     prepare: Callable[[Zone], Coroutine[None, None, None]]
     fetched: Callable[[str, str], None]  # counts a fetch of a zone: a `FetchResult` or a code
@@ -60,6 +60,9 @@ class Refresher:
         self._notified: dict[str, asyncio.Event] = {}
         self._senders: dict[str, IPAddress] = {}  # of the last NOTIFY
         self._ended: set[str] = set()  # zones that were published as too old
+        self._ahead: set[str] = set()  # zones of which changes are enforced before they are compiled
+        self._compiling: dict[str, bool] = {}  # zones that are compiled in the background; True: once more
+        self._tasks: asyncio.TaskGroup | None = None
         self._followed: dict[str, Zone] = {}  # as configured when the last wait for their lists began
         self._fetched = {zone for zone, start in at_startup.items() if start.result is not None}
         self.states = {zone: start.status for zone, start in at_startup.items()}
@@ -69,6 +72,7 @@ class Refresher:
         """Follows the lists of the current configuration until it is cancelled."""
         tasks: dict[Zone, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
             while True:
                 wanted = {zone for zone in config().zones if zone.kind != "orders"}
                 for zone in tasks.keys() - wanted:
@@ -174,8 +178,38 @@ class Refresher:
         """Fetches a list if it has a server; publishes new content. Raises `FetchFailed` and `Refused`."""
         result = await self.fetch(zone)
         # "Not modified" refers to the last download, which may not have been judged or recorded yet.
-        if result in NEW_CONTENT or await asyncio.to_thread(self._hooks.is_changed, zone, watch or Watch()):
+        is_new, is_compiling = result in NEW_CONTENT, zone.name in self._compiling
+        if zone.name in self._ahead or (is_new and is_compiling):
+            self._compile_later(zone)
+        elif not is_compiling and (
+            is_new or await asyncio.to_thread(self._hooks.is_changed, zone, watch or Watch())
+        ):
             await self._hooks.publish(f"list {zone.name}", zone.name)
+
+    def _compile_later(self, zone: Zone) -> None:
+        """Compiles a zone whose changes are enforced already, so that the next ones need not wait."""
+        is_idle = zone.name not in self._compiling
+        self._compiling[zone.name] = not is_idle
+        if is_idle and self._tasks is not None:
+            self._tasks.create_task(self._compile(zone))
+
+    async def _compile(self, zone: Zone) -> None:
+        try:
+            while True:
+                try:
+                    await self._hooks.publish(f"list {zone.name}", zone.name)
+                    await self._hooks.prepare(zone)
+                except Refused:  # `publish` logged the problem; unless the content is the cause, it may pass
+                    if await asyncio.to_thread(self._hooks.is_changed, zone, Watch()):
+                        await asyncio.sleep(MAX_PAUSE_SECONDS)
+                        self._compiling[zone.name] = True
+                except Exception:  # one list must not stop DNS and orders
+                    fault(f"list {zone.name} could not be followed; it is tried again", zone=zone.name)
+                if not self._compiling[zone.name]:
+                    return
+                self._compiling[zone.name] = False
+        finally:
+            del self._compiling[zone.name]
 
     async def fetch(self, zone: Zone, *, whole: bool = False) -> FetchResult | None:
         """Fetches a list now; None if it has no server. Raises `FetchFailed`.
@@ -185,14 +219,16 @@ class Refresher:
         source = source_of(zone, self._store)
         async with self._locks.setdefault(zone.name, asyncio.Lock()):
             try:
-                advance, sender = partial(self._hooks.advance, zone), self._senders.pop(zone.name, None)
+                advance, sender = partial(self._advance, zone), self._senders.pop(zone.name, None)
                 request = FetchRequest(whole=whole, notified_by=sender, advance=advance)
+                self._ahead.discard(zone.name)
                 result = await source.fetch(self._progress(zone), request)
             except FetchFailed as err:
                 _log_failure(zone, err)
                 self._hooks.fetched(zone.name, err.code)
                 transfer = await asyncio.to_thread(source.transfer)
                 self._note(zone, error=str(err), transfer=transfer)
+                self._ahead.discard(zone.name)
                 await self._hooks.take_back(zone)
                 raise
             finally:
@@ -202,6 +238,10 @@ class Refresher:
             transfer = await asyncio.to_thread(source.transfer)
             self._note(zone, fetched_at=utc_now(), error=None, transfer=transfer)
         return result
+
+    async def _advance(self, zone: Zone, since: int, changes: RecordChanges, serial: int) -> None:
+        if await self._hooks.advance(zone, since, changes, serial):
+            self._ahead.add(zone.name)
 
     def _progress(self, zone: Zone) -> Progress:
         def note(received: int, announced: int | None) -> None:

@@ -174,6 +174,15 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsTransfer:
+    """An incremental transfer: the serials before and after it, and its changes."""
+
+    since: int
+    changes: RecordChanges
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class ListZone:
     """A compiled zone of a list, and everything that determines it."""
 
@@ -181,7 +190,12 @@ class ListZone:
     names: Names | None  # None: no list is enforced
     answers: "Answers"
     is_shadow: bool = False  # matches are only counted
-    ahead: int | None = None  # the serial of changes that were made to it since `names` were compiled
+    journal: tuple["RecordsTransfer", ...] = ()  # changes that were made to it since `names` were compiled
+
+    @property
+    def ahead(self) -> int | None:
+        """The serial of the last changes since `names` were compiled; None: there are none."""
+        return self.journal[-1].serial if self.journal else None
 
     def is_of(self, names: Names | None, answers: "Answers") -> bool:
         """Whether the zone has these names and answers, and its compiled file is readable."""
@@ -219,27 +233,36 @@ def compile_lists(
 
 
 def latest(
-    in_force: Mapping[str, ListZone], read: Mapping[str, ListZone], lists: Lists
+    config: Config, in_force: Mapping[str, ListZone], read: Mapping[str, ListZone], lists: Lists
 ) -> dict[str, ListZone]:
     """The zones that were compiled when `lists` were read, instead of those in force.
 
-    A zone that is ahead of what was read stays: the changes were made while others were read.
+    Changes that were made to a zone while its copy before them was compiled are made again.
     """
     zones = {**in_force, **read}
-    for name, zone in in_force.items():
-        is_ahead = zone.ahead is not None and zones[name].ahead is None
-        if is_ahead and name not in lists.rejections and zones[name].is_of(zone.names, zone.answers):
-            zones[name] = zone
+    for zone in config.zones:
+        former = in_force.get(zone.name)
+        if former is None or former.ahead is None or zone.name in lists.rejections:
+            continue
+        if zones[zone.name].ahead is None:
+            zones[zone.name] = _caught_up(zone, config, lists, former, zones[zone.name])
     return zones
 
 
-@dataclass(frozen=True, slots=True)
-class RecordsTransfer:
-    """An incremental transfer: the serials before and after it, and its changes."""
-
-    since: int
-    changes: RecordChanges
-    serial: int
+def _caught_up(zone: Zone, config: Config, lists: Lists, former: ListZone, compiled: ListZone) -> ListZone:
+    if compiled.is_of(former.names, former.answers):
+        return former
+    listed = lists.listed.get(zone.name)
+    serials = [transfer.since for transfer in former.journal]
+    if listed is None or listed.report.serial not in serials:
+        return compiled
+    compiled.compiled.find_empty()
+    for transfer in former.journal[serials.index(listed.report.serial) :]:
+        after = with_records(zone, config, lists, compiled, transfer)
+        if after is None:
+            break  # the next version has them
+        compiled = after
+    return compiled
 
 
 def with_records(
@@ -274,7 +297,7 @@ def with_records(
     compiled, lost, gained = amended
     if not allows_changes(zone, listed.report.entries, lost, gained):
         return None
-    return replace(before, compiled=compiled, ahead=transfer.serial)
+    return replace(before, compiled=compiled, journal=(*before.journal, transfer))
 
 
 def is_withdrawn(zone: Zone, lists: Lists) -> bool:

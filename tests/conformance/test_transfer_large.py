@@ -9,7 +9,17 @@ from .harness import Subject
 from .lists import source, versions
 from .primaries import BindPrimary, RealPrimary
 from .tools import wait_for
-from .transfers import ZONE, blocked, blocks, failures, start, wait_blocked, wait_serial, zone_from
+from .transfers import (
+    ZONE,
+    blocked,
+    blocks,
+    failures,
+    serial_in_force,
+    start,
+    wait_blocked,
+    wait_serial,
+    zone_from,
+)
 from .upstreams import StubUpstream
 
 NAMES = 100_000  # from here on, it is worth it: dnsblock/advance.py
@@ -18,7 +28,7 @@ BASE = [
     for number in range(NAMES)
     for record in (f"n{number}.example CNAME .", f"*.n{number}.example CNAME .")
 ]
-GUARDS = {"guards": {"shrank_names": 50, "grew_names": 50}}
+GUARDS = {"guards": {"shrank_names": 1500, "shrank_percent": "off", "grew_names": 1500}}
 
 
 def reasons(subject: Subject) -> list[str]:
@@ -71,6 +81,28 @@ def test_a_difference_is_enforced_before_the_copy_is_compiled(
         assert blocked(subject, "n0.example", f"n{NAMES - 1}.example") == [False, True]
 
 
+def test_changes_while_the_copy_before_them_is_compiled_are_not_lost(
+    subject: Subject, upstream: StubUpstream, tmp_path: Path
+):
+    """Each is enforced at once, and stays in force when an older copy has been compiled."""
+    with BindPrimary(tmp_path) as primary:
+        start_large(subject, upstream, primary)
+        advance(subject, primary)
+        records = BASE[2000:]
+        for change in range(6):
+            new = f"late{change}.example"
+            records = [*records[2:], *blocks(new, f"*.{new}")]
+            primary.replace(records)
+            wait_serial(subject, primary.serial)
+            changed = [f"late{number}.example" for number in range(change + 1)]
+            lifted = [f"n{1000 + number}.example" for number in range(change + 1)]
+            assert (all(blocked(subject, *changed)), any(blocked(subject, *lifted))) == (True, False)
+        compiled = f"version of serial {primary.serial}"
+        wait_for(lambda: source(subject, ZONE)["report"]["serial"] == primary.serial, compiled)
+        assert (all(blocked(subject, *changed)), any(blocked(subject, *lifted))) == (True, False)
+        assert serial_in_force(subject) == primary.serial
+
+
 def test_a_difference_that_a_guard_rejects_is_never_enforced(
     subject: Subject, upstream: StubUpstream, tmp_path: Path
 ):
@@ -79,11 +111,11 @@ def test_a_difference_that_a_guard_rejects_is_never_enforced(
         start_large(subject, upstream, primary)
         advance(subject, primary)
         before = reasons(subject)
-        primary.replace(BASE[200:])
+        primary.replace(BASE[4000:])
         wait_for(lambda: source(subject, ZONE)["rejected"], "the copy is rejected")
         assert source(subject, ZONE)["rejected"]["codes"] == ["SHRANK"]
         assert not is_advanced(subject, primary.serial)
-        assert blocked(subject, "n99.example", "x.n99.example") == [True, True]
+        assert blocked(subject, "n1999.example", "x.n1999.example") == [True, True]
         assert reasons(subject)[0] == before[0]
 
 
