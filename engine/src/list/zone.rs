@@ -72,7 +72,13 @@ pub fn compile(
     };
     let mut report = Report::default();
     let compiler = Compiler::of_records(expected_size(files)?, folder);
-    let mut collector = Collector { compiler, settings, naming: vec![0; files.len()], has_zonemd: false };
+    let mut collector = Collector {
+        compiler,
+        settings,
+        naming: vec![0; files.len()],
+        has_zonemd: false,
+        last: LastCname::default(),
+    };
     let mut last = (usize::MAX, 0);
     let mut take = |place: reading::Place, line: &[u8], taken: Taken<'_>| {
         if (place.file, place.line) != (last.0, last.1 + 1) {
@@ -118,6 +124,30 @@ struct Collector<'a> {
     /// For each file, how many of its records are triggers.
     naming: Vec<u64>,
     has_zonemd: bool,
+    last: LastCname,
+}
+
+/// The last CNAME and its answer. Most records of a zone are alike, and only their owners differ.
+#[derive(Default)]
+struct LastCname {
+    target: Vec<u8>,
+    ttl: u32,
+    /// The number of the answer, and whether it is an exception.
+    rule: Option<(u32, bool)>,
+}
+
+impl LastCname {
+    /// The rule of the same record at another owner. `None`: it has to be read.
+    fn rule_of(&self, record: &Record<'_>) -> Option<(u32, bool)> {
+        let Data::Cname(target) = &record.data else { return None };
+        let is_same = *target == self.target && record.ttl == self.ttl;
+        self.rule.filter(|_| is_same && !record.owner.is_empty() && !may_name(target, record.owner))
+    }
+}
+
+/// Whether a CNAME may point to its own owner, which is the old form of a passthru.
+fn may_name(target: &[u8], owner: &[u8]) -> bool {
+    !target.is_empty() && owner.get(..target.len()).is_some_and(|start| start.eq_ignore_ascii_case(target))
 }
 
 impl Collector<'_> {
@@ -129,6 +159,13 @@ impl Collector<'_> {
         place: reading::Place,
     ) -> io::Result<Result<Option<bool>, Reason>> {
         let owner = record.owner;
+        if let Some((rule, is_exception)) = self.last.rule_of(&record) {
+            return self.add(owner, rule, is_exception, place);
+        }
+        let cname = match &record.data {
+            Data::Cname(target) if !may_name(target, owner) => Some((target.clone(), record.ttl)),
+            _ => None,
+        };
         let given = match meaning(record) {
             Ok(Meaning::Zone { is_zonemd }) => {
                 self.has_zonemd |= is_zonemd;
@@ -148,11 +185,24 @@ impl Collector<'_> {
             Err(reason) => return Ok(Err(reason)),
         };
         let is_exception = given.is_passthru();
+        let rule = self.compiler.zone().given.place(given);
+        if let Some((target, ttl)) = cname {
+            self.last = LastCname { target, ttl, rule: Some((rule, is_exception)) };
+        }
+        self.add(owner, rule, is_exception, place)
+    }
+
+    fn add(
+        &mut self,
+        owner: &[u8],
+        rule: u32,
+        is_exception: bool,
+        place: reading::Place,
+    ) -> io::Result<Result<Option<bool>, Reason>> {
         let scope = match trigger::parse(owner).and_then(|trigger| self.walk(trigger, is_exception)) {
             Ok(scope) => scope,
             Err(reason) => return Ok(Err(reason)),
         };
-        let rule = self.compiler.zone().given.place(given);
         let origin = Origin { line: place.number, ..Origin::default() };
         self.compiler.add(scope, rule, origin)?;
         self.naming[place.file] += 1;

@@ -49,6 +49,19 @@ fn decided(snapshot: &Snapshot, name: &str) -> Option<Action> {
 }
 
 #[test]
+fn the_same_target_means_something_else_at_its_own_name() {
+    let text =
+        "a CNAME b.x.\nb CNAME b.x.\nc CNAME b.x.\nb.rpz-ip CNAME b.\nd CNAME .\ne CNAME .\ne.f CNAME .\n";
+    for text in [text.to_string(), text.lines().rev().map(|line| format!("{line}\n")).collect()] {
+        let zone = compiled(&format!("{HEAD}$ORIGIN x.rpz.example.\n{text}"));
+        let snapshot = snapshot(vec![zone]);
+        let decided = ["a", "b", "c", "d", "e", "e.f"].map(|name| decided(&snapshot, &format!("{name}.x")));
+        let (cname, nx) = (Some(Action::Cname), Some(Action::Nxdomain));
+        assert_eq!(decided, [cname, Some(Action::Passthru), cname, nx, nx, nx]);
+    }
+}
+
+#[test]
 fn each_action_is_read() {
     let text = "nx CNAME .\nnodata CNAME *.\npass CNAME rpz-passthru.\nold CNAME old.x.\ndrop CNAME RPZ-DROP.\n\
                 tcp CNAME rpz-tcp-only.\nto CNAME landing.example.\nunder CNAME *.garden.example.\n\
