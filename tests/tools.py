@@ -23,6 +23,7 @@ PACKAGES = {
     "dnsdist": "dnsdist",
     "dnsperf": "dnsperf",
     "faketime": "faketime",
+    "ip": "iproute2",
     "kdig": "knot-dnsutils",
     "knotc": "knot",
     "knotd": "knot",

@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -62,10 +62,12 @@ def zone_file(records: Iterable[str], serial: int, timers: Timers = USUAL) -> st
 
 
 class RealPrimary(ABC):
-    """A server in a folder of its own, on a port of 127.0.0.1; stopped at the end of the `with`."""
+    """A server in a folder of its own, on a free port; stopped at the end of the `with`."""
 
     program = ""
     zone_name = ZONE
+    host, network = "127.0.0.1", "127.0.0.0/8"  # its address, and those that it answers
+    under: Sequence[str] = ()  # a program that runs it, such as nsenter
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / self.program
@@ -76,12 +78,12 @@ class RealPrimary(ABC):
         self.serial = 0
         self._timers = Timers()
         self._key: Key | None = None
-        self._secondaries: list[int] = []
+        self._secondaries: list[tuple[str, int]] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -96,11 +98,11 @@ class RealPrimary(ABC):
         records: Iterable[str] = (),
         *,
         key: Key | None = None,
-        secondaries: Iterable[int] = (),
+        secondaries: Iterable[tuple[str, int]] = (),
         serial: int = 1,
         timers: Timers = USUAL,
     ) -> Self:
-        """Returns when the zone is served. `secondaries`: the ports of 127.0.0.1 that it notifies."""
+        """Returns when the zone is served. `secondaries`: the addresses and ports that it notifies."""
         self._key, self._secondaries, self._timers = key, list(secondaries), timers
         self._write(records, serial)
         self.start_again()
@@ -110,7 +112,7 @@ class RealPrimary(ABC):
         """After `stop`, on the same port."""
         command = self.command()
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+            self._process = subprocess.Popen([*self.under, *command], stdout=log, stderr=log, cwd=self.folder)
         self._wait_served()
 
     def replace(self, records: Iterable[str], *, serial: int | None = None) -> None:
@@ -125,7 +127,7 @@ class RealPrimary(ABC):
         if self._key is not None:
             query.use_tsig(self._key.tsig())
         try:
-            response = dns.query.udp(query, "127.0.0.1", timeout=1, port=self.port)
+            response = dns.query.udp(query, self.host, timeout=1, port=self.port)
         except (OSError, dns.exception.DNSException):
             return None
         found = [one for one in response.answer if one.rdtype == dns.rdatatype.SOA]
@@ -179,13 +181,13 @@ class BindPrimary(RealPrimary):
 
     @property
     def address(self) -> str:
-        return super().address if self._certificate is None else f"127.0.0.1:{self.tls_port}"
+        return super().address if self._certificate is None else f"{self.host}:{self.tls_port}"
 
     def command(self) -> list[str]:
         config, control = self.folder / "named.conf", self.folder / "rndc.conf"
         control.write_text(f'key rndc {{ algorithm hmac-sha256; secret "{SECRET}"; }};\n', encoding="ascii")
         key = "" if self._key is None else f" key {self._key.name}"
-        notified = "".join(f"127.0.0.1 port {port}{key}; " for port in self._secondaries)
+        notified = "".join(f"{host} port {port}{key}; " for host, port in self._secondaries)
         config.write_text(
             f"""
 include "{control}";
@@ -197,16 +199,16 @@ options {{
   pid-file none;
   session-keyfile none;
   lock-file none;
-  listen-on port {self.port} {{ 127.0.0.1; }};
+  listen-on port {self.port} {{ {self.host}; }};
   listen-on-v6 {{ none; }};
-  {"" if self._certificate is None else f"listen-on port {self.tls_port} tls own {{ 127.0.0.1; }};"}
-  allow-query {{ 127.0.0.0/8; }};
+  {"" if self._certificate is None else f"listen-on port {self.tls_port} tls own {{ {self.host}; }};"}
+  allow-query {{ {self.network}; }};
   recursion no;
   dnssec-validation no;
   notify-delay 0;
   notify-rate 10000;
   startup-notify-rate 10000;
-  notify-source 127.0.0.1;
+  notify-source {self.host};
 }};
 zone "{self.zone_name}" {{
   type primary;
@@ -214,7 +216,7 @@ zone "{self.zone_name}" {{
   check-names ignore;
   ixfr-from-differences yes;
   max-ixfr-ratio unlimited;
-  allow-transfer {self._transport()}{{ {"127.0.0.0/8" if self._key is None else key}; }};
+  allow-transfer {self._transport()}{{ {self.network if self._key is None else key}; }};
   notify explicit;
   also-notify {{ {notified}}};
 }};
@@ -253,13 +255,14 @@ class KnotPrimary(RealPrimary):
         (self.folder / "db").mkdir(exist_ok=True)
         key = "" if self._key is None else f"\n    key: {self._key.name}"
         remotes = "".join(
-            f"  - id: r{port}\n    address: 127.0.0.1@{port}{key}\n" for port in self._secondaries
+            f"  - id: r{number}\n    address: {host}@{port}{key}\n"
+            for number, (host, port) in enumerate(self._secondaries)
         )
-        notified = ", ".join(f"r{port}" for port in self._secondaries)
+        notified = ", ".join(f"r{number}" for number in range(len(self._secondaries)))
         config.write_text(
             f"""server:
   rundir: "{self.folder}"
-  listen: 127.0.0.1@{self.port}
+  listen: {self.host}@{self.port}
 database:
   storage: "{self.folder}/db"
 log:
@@ -268,7 +271,7 @@ log:
 {self._declared_key()}
 acl:
   - id: own
-    address: 127.0.0.0/8{key}
+    address: {self.network}{key}
     action: transfer
 {"remote:" if remotes else ""}
 {remotes}

@@ -44,7 +44,7 @@ def test_a_real_primary_serves_differences_and_sends_notify(
     """A changed file becomes IXFR (RFC 1995) and NOTIFY (RFC 1996): UDP from BIND, TCP from Knot DNS."""
     secondary = make_upstream(answer_notify)
     with PRIMARIES[kind](tmp_path) as primary:
-        primary.start(RECORDS, secondaries=[secondary.port])
+        primary.start(RECORDS, secondaries=[("127.0.0.1", secondary.port)])
         zone = copy_of(primary.port)
         assert len(owners(zone)) == len(RECORDS)
         primary.replace([*RECORDS[1:], "new.example CNAME ."])

@@ -59,7 +59,7 @@ def test_a_zone_is_transferred_and_follows_each_notify_by_ixfr(
 ):
     """RFC 5936, RFC 1996 and RFC 1995: AXFR first, then a difference after each change, without a wait."""
     port = free_port()
-    primary.start(BASE, secondaries=[port])
+    primary.start(BASE, secondaries=[("127.0.0.1", port)])
     start(subject, upstream, zone_from(primary.address), port=port)
     wait_blocked(subject, "n0.example", "n29.example")
     assert (transfers(subject, "axfr"), transfers(subject, "ixfr")) == (1, 0)
@@ -78,7 +78,7 @@ def test_dig_sees_each_change_of_the_zone(subject: Subject, upstream: StubUpstre
     """A record that is deleted by IXFR no longer blocks, and one that is added does: as a client sees it."""
     names = ["n0.example", "n1.example", "data.example", "new.example"]
     port = free_port()
-    primary.start([*BASE, "data.example A 203.0.113.1"], secondaries=[port])
+    primary.start([*BASE, "data.example A 203.0.113.1"], secondaries=[("127.0.0.1", port)])
     start(subject, upstream, zone_from(primary.address), port=port)
 
     def answers() -> list[tuple[str, ...]]:

@@ -47,7 +47,7 @@ def wait_compiled(subject: Subject, version: int) -> None:
 
 def start_large(subject: Subject, upstream: StubUpstream, primary: RealPrimary, **options: object) -> None:
     port = free_port()
-    primary.start(BASE, secondaries=[port])
+    primary.start(BASE, secondaries=[("127.0.0.1", port)])
     start(subject, upstream, zone_from(primary.address, source=GUARDS, **options), port=port)
     wait_blocked(subject, "n0.example", f"x.n{NAMES - 1}.example")
 

@@ -58,7 +58,7 @@ def test_transfer_and_notify_are_signed_with_each_algorithm(
 ):
     """RFC 8945 section 6: AXFR, NOTIFY and IXFR of a primary that accepts nothing without the key."""
     key, port = Key(algorithm=algorithm), free_port()
-    primary.start(BASE, key=key, secondaries=[port])
+    primary.start(BASE, key=key, secondaries=[("127.0.0.1", port)])
     start(subject, upstream, zone_from(primary.address, key=key), port=port, keys=[key])
     assert blocked(subject, "n0.example") == [True]
     primary.replace([*BASE[1:], *blocks("new.example")])
@@ -209,7 +209,7 @@ def test_a_zone_is_transferred_over_tls(
     """RFC 9103, with TSIG inside, from a BIND that serves nothing in the clear; NOTIFY is not encrypted."""
     certificate, port = authority.issue("primary", f"DNS:{NAME}"), free_port()
     with BindPrimary(tmp_path, certificate) as primary:
-        primary.start(BASE, key=KEY, secondaries=[port])
+        primary.start(BASE, key=KEY, secondaries=[("127.0.0.1", port)])
         zone = zone_from(primary.address, key=KEY, tls=(authority.pem, NAME))
         start(subject, upstream, zone, port=port, keys=[KEY])
         assert blocked(subject, "n0.example") == [True]

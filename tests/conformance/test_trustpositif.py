@@ -41,7 +41,7 @@ COUNT = re.compile(r"\b\d{1,3}(,\d{3})+\b")
 @contextmanager
 def ministry(folder: Path, names: list[str], *secondaries: int) -> Iterator[Ministry]:
     with Ministry(folder) as primary:
-        yield primary.start(records(names), secondaries=secondaries)
+        yield primary.start(records(names), secondaries=[("127.0.0.1", port) for port in secondaries])
 
 
 def test_the_answers_are_those_of_bind_before_and_after_an_unblock(

@@ -82,7 +82,7 @@ class Ministry(BindPrimary):
 
     def command(self) -> list[str]:
         command = super().command()
-        notified = " ".join(f"127.0.0.1 port {port};" for port in self._secondaries)
+        notified = " ".join(f"{host} port {port};" for host, port in self._secondaries)
         (statement,) = (block for block in blocks("text") if block.startswith('zone "'))
         statement = statement.replace(f"also-notify {{ {SHOWN['resolver']};", f"also-notify {{ {notified}")
         statement = statement.replace(SHOWN["resolver"], "127.0.0.1")
