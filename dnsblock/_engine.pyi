@@ -124,7 +124,9 @@ class Names:
         """Maps a file, which must have this SHA-256. Raises `OSError` and `NamesUnusable`."""
 
     def scope(self, text: str) -> str | None:
-        """The scope of exactly this canonical name: `subtree`, `exact` or `below`.
+        """The scope of exactly this canonical name: `subtree`, `exact` or `below`. None: it is not listed.
+
+        In a policy zone, the answer follows after a space: `exact 300 A 192.0.2.1`.
 
         An exception has the prefix `except-` or `pass-`. Two scopes, joined by a comma, are returned if the
         name and the names below it differ.

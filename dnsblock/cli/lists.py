@@ -302,11 +302,11 @@ def print_scheduled(answer: dict[str, Any]) -> None:
 
 
 def _print_events(events: list[dict[str, Any]], zone: str) -> None:
-    rows = [
-        [local_time(one["at"], zone), *(one[key] for key in ("zone", "what", "entry", "match", "by"))]
-        for one in events
-    ]
-    print_table(["at", "zone", "what", "entry", "match", "by"], rows)
+    columns = ["zone", "what", "entry", "match", "by"]
+    if any(one.get("answer") for one in events):
+        columns.append("answer")
+    rows = [[local_time(one["at"], zone), *(one[column] for column in columns)] for one in events]
+    print_table(["at", *columns], rows, free={"answer"})
 
 
 @click.command(epilog=EXIT_CODES)

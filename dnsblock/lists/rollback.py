@@ -81,10 +81,10 @@ def _difference(wanted: Version, current: Version, reader: Reader) -> bytes | No
         except Refused:
             return None  # a version between them has no difference
         for change in changes:
-            if change.before is not None:
-                lines.append(f"- {change.before} {change.name}\n")
-            if change.after is not None:
-                lines.append(f"+ {change.after} {change.name}\n")
+            for sign, entry in (("-", change.before), ("+", change.after)):
+                if entry is not None:
+                    scope, *answer = entry.split(" ", 1)
+                    lines.append(" ".join([sign, scope, change.name, *answer]) + "\n")
     return "".join(lines).encode()
 
 

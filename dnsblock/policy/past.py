@@ -48,6 +48,7 @@ class NameEvent(TypedDict):
     entry: str
     match: str
     by: str  # an order, or the version of a list
+    answer: str  # of a policy zone: the records without their owner; otherwise empty
 
 
 class Unenforced(TypedDict):
@@ -317,7 +318,7 @@ def _rule_and_match(word: str) -> tuple[int, str]:
 
 def _covers(scope: str, *, is_itself: bool) -> bool:
     """Whether an entry with this scope covers the queried name."""
-    words = {_rule_and_match(word)[1] for word in scope.split(",")}
+    words = {_rule_and_match(word)[1] for word in scope.partition(" ")[0].split(",")}
     return "subtree" in words or ("exact" if is_itself else "below") in words
 
 
@@ -383,20 +384,38 @@ def scheduled(config: Config, orders: Orders, name: str) -> list[NameEvent]:
 
 def _order_event(at: datetime, zone: Zone, what: str, entry: Entry, by: str) -> NameEvent:
     match = str(entry.match)
-    return {"at": utc(at), "zone": zone.name, "what": what, "entry": entry.name, "match": match, "by": by}
+    return _event(at, zone, what, (entry.name, match), by)
 
 
 def _list_event(at: datetime, zone: Zone, what: str, found: tuple[str, str], version: int) -> NameEvent:
     entry, scope = found
-    by = f"version {version}"
-    return {"at": utc(at), "zone": zone.name, "what": what, "entry": entry, "match": scope, "by": by}
+    match, _, answer = scope.partition(" ")
+    return _event(at, zone, what, (entry, match), f"version {version}", answer=answer)
+
+
+def _event(
+    at: datetime, zone: Zone, what: str, found: tuple[str, str], by: str, *, answer: str = ""
+) -> NameEvent:
+    entry, match = found
+    return {
+        "at": utc(at),
+        "zone": zone.name,
+        "what": what,
+        "entry": entry,
+        "match": match,
+        "by": by,
+        "answer": answer,
+    }
 
 
 # ------- Between two snapshots -------
 
 
 class ZoneDifference(TypedDict):
-    """The differences in a zone, as (name, before, after): matches or scopes; null if absent."""
+    """The differences in a zone, as (name, before, after): matches or scopes; null if absent.
+
+    In a policy zone, the answer follows after a space.
+    """
 
     zone: str
     a: str  # the version, or for orders the time

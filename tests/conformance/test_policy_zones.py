@@ -267,8 +267,9 @@ def test_a_change_is_noticed_and_recorded_with_each_trigger(subject: Subject, up
     said = subject.cli("diff", "1", "2")
     changes = {name: (before, after) for name, before, after in said.json["zones"][0]["changes"]}
     assert changes == {
-        "192.0.2.1/32": ("exact", None),
-        "192.0.2.2/32": (None, "exact"),
+        "192.0.2.1/32": ("exact 300 CNAME .", None),
+        "192.0.2.2/32": (None, "exact 300 CNAME ."),
+        "a.example": ("exact 300 CNAME .", "exact 300 CNAME *."),
     }
     assert events(subject, "rpz") == []
 

@@ -259,6 +259,14 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'dnsblock_zone_accepts_unsigned{zone="a"}': "1x90"},
         {'dnsblock_zone_accepts_unsigned{zone="a"}': "0x90"},
     ),
+    "DnsblockZoneTransferUnsigned": (
+        {'dnsblock_zone_transfer_unsigned{zone="a"}': "1x30"},
+        {'dnsblock_zone_transfer_unsigned{zone="a"}': "1x5 0x25"},
+    ),
+    "DnsblockZoneExpired": (
+        {'dnsblock_zone_expired{zone="a"}': "0x10 1x20"},
+        {'dnsblock_zone_expired{zone="a"}': "0x30"},
+    ),
     "DnsblockOrdersRefused": (
         {"dnsblock_orders_refused": "1x30"},
         {"dnsblock_orders_refused": "1x18 0x12"},

@@ -133,6 +133,7 @@ def test_help_lists_every_target_for_people():
         "check",
         "clean",
         "conformance",
+        "fleet-tree",
         "fuzz",
         "help",
         "install",

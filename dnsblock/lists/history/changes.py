@@ -37,7 +37,7 @@ WHERE zone = ? AND number = ? ORDER BY name
 def insert(database: Connection, zone: int, number: int, difference: bytes) -> tuple[int, int]:
     """Records the changes of a version, and returns how many names it added and removed.
 
-    A name with another scope counts in both. Raises `ValueError` for a malformed difference.
+    A name with another scope or answer counts in both. Raises `ValueError` for a malformed difference.
     """
     added = removed = 0
     lines = io.BytesIO(difference)
@@ -47,9 +47,7 @@ def insert(database: Connection, zone: int, number: int, difference: bytes) -> t
         database.executemany(
             "INSERT INTO scopes (word) VALUES (?) ON CONFLICT DO NOTHING", [(word,) for word in sorted(words)]
         )
-        ids: dict[str | None, int] = {
-            row["word"]: row["id"] for row in database.execute("SELECT * FROM scopes")
-        }
+        ids: dict[str | None, int] = {word: _id_of(database, word) for word in words}
         names = sorted(before.keys() | after.keys())
         database.executemany(
             _INSERT,
@@ -59,17 +57,22 @@ def insert(database: Connection, zone: int, number: int, difference: bytes) -> t
     return added, removed
 
 
+def _id_of(database: Connection, word: str) -> int:
+    (found,) = database.execute("SELECT id FROM scopes WHERE word = ?", (word,)).fetchone()
+    return int(found)
+
+
 def _parse(lines: Iterable[bytes]) -> tuple[dict[str, str], dict[str, str]]:
-    """The scope of each changed name, before and after."""
+    """The scope of each changed name, before and after; in a policy zone `SCOPE ANSWER`."""
     before: dict[str, str] = {}
     after: dict[str, str] = {}
     sides = {"-": before, "+": after}
     for line in lines:
-        sign, scope, name = line.decode("ascii").rstrip("\n").split(" ")
+        sign, scope, name, *answer = line.decode("ascii").rstrip("\n").split(" ", 3)
         side = sides.get(sign)
         if side is None or name in side:
             raise ValueError(f"not a line of a difference, or the second one for its name: {line!r}")
-        side[name] = scope
+        side[name] = " ".join([scope, *answer])
     return before, after
 
 

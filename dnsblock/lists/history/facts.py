@@ -23,9 +23,10 @@ class Compiled:
 class NewVersion:
     """A version to be accepted.
 
-    `difference` is the change since the previous version: lines `+ SCOPE NAME` and `- SCOPE NAME`. A name
-    with another scope has one of each. It is None for the first version, and for a later one that could not
-    be compared: the entries of the versions before that one are unknown.
+    `difference` is the change since the previous version: lines `+ SCOPE NAME` and `- SCOPE NAME`, in a
+    policy zone `+ SCOPE NAME ANSWER`. A name with another scope or answer has one of each. It is None for
+    the first version, and for a later one that could not be compared: the entries of the versions before
+    that one are unknown.
     """
 
     zone: str
@@ -64,7 +65,10 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A name whose scope differs between two versions. None: not listed."""
+    """A name that differs between two versions, with its scopes. None: not listed.
+
+    In a policy zone, a scope is `SCOPE ANSWER`, here and in the records below.
+    """
 
     name: str
     before: str | None

@@ -1,9 +1,7 @@
 //! The records of an answer in an RPZ zone.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
-use crate::message::rtype;
 use crate::policy::{Action, Answer, DataRecord, Target};
 
 /// The records of an answer without their owner; several for addresses and local data.
@@ -31,19 +29,6 @@ pub fn data_of(answer: &Answer, denies: bool) -> Data {
             ipv4.chain(answer.ipv6.iter().map(|address| format!("{ttl} AAAA {address}"))).collect()
         }
         Action::Data if answer.data.is_empty() => cname("*."),
-        Action::Data => answer.data.iter().map(in_text).collect(),
+        Action::Data => answer.data.iter().map(DataRecord::text).collect(),
     }
-}
-
-/// A record without its owner: addresses as usual, other types as RFC 3597 section 5 has it.
-fn in_text(record: &DataRecord) -> String {
-    let DataRecord { rtype, ttl, rdata } = record;
-    if let (rtype::A, Ok(address)) = (*rtype, <[u8; 4]>::try_from(&**rdata)) {
-        return format!("{ttl} A {}", Ipv4Addr::from(address));
-    }
-    if let (rtype::AAAA, Ok(address)) = (*rtype, <[u8; 16]>::try_from(&**rdata)) {
-        return format!("{ttl} AAAA {}", Ipv6Addr::from(address));
-    }
-    let digits: String = rdata.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{ttl} TYPE{rtype} \\# {} {digits}", rdata.len())
 }

@@ -10,8 +10,8 @@ use super::ranges::canonical;
 use super::{Match, Scope};
 use crate::name::Text;
 
-/// Maximum number of bytes of `lines`: about a million changes. It limits the memory, and the time
-/// to record the history.
+/// Maximum number of bytes of `lines`: about a million changes, half as many of a policy zone. It limits
+/// the memory, and the time to record the history.
 const WRITTEN: usize = 32 << 20;
 
 /// The difference between two lists.
@@ -27,8 +27,8 @@ pub struct Difference {
     pub lost: u64,
     /// Names that cover more than before.
     pub gained: u64,
-    /// Lines `+ SCOPE NAME` and `- SCOPE NAME`; both for a changed name. `None` if they exceed the
-    /// limit.
+    /// Lines `+ SCOPE NAME` and `- SCOPE NAME`, of a policy zone with the answer after the name; both
+    /// for a changed name. `None` if they exceed the limit.
     pub lines: Option<Vec<u8>>,
 }
 
@@ -41,6 +41,20 @@ impl Difference {
         self.lost += u64::from(is_gone(LISTED) || is_new(EXCEPTED));
         self.gained += u64::from(is_new(LISTED) || is_gone(EXCEPTED));
     }
+
+    fn write(&mut self, sign: char, facts: &ScopeFacts, text: &Text) {
+        let Some(lines) = &mut self.lines else { return };
+        lines.extend_from_slice(format!("{sign} {} ", facts.as_listed.word()).as_bytes());
+        lines.extend_from_slice(text.as_bytes());
+        if let Some(answer) = &facts.answer {
+            lines.push(b' ');
+            lines.extend_from_slice(answer.as_bytes());
+        }
+        lines.push(b'\n');
+        if lines.len() > WRITTEN {
+            self.lines = None;
+        }
+    }
 }
 
 /// The first rule of a list blocks; the others are exceptions.
@@ -52,18 +66,21 @@ fn said(side: Option<(Match, u32)>) -> Option<bool> {
 }
 
 /// The parts of a scope that are compared.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ScopeFacts {
     pub scope: Scope,
     /// The same with the rules of a list: 0 for a block, 2 for a passthru.
     as_listed: Scope,
     /// Of a policy zone: the same for the same answers, whatever their numbers are.
     canonical: Option<[u8; 34]>,
+    /// Of a policy zone: the answer in text. If the name and the names below it have different ones,
+    /// both, with ` | ` between them.
+    answer: Option<Arc<str>>,
 }
 
 impl ScopeFacts {
     pub fn of_list(scope: Scope) -> ScopeFacts {
-        ScopeFacts { scope, as_listed: scope, canonical: None }
+        ScopeFacts { scope, as_listed: scope, canonical: None, answer: None }
     }
 
     pub fn of_zone(scope: Scope, given: &GivenTable) -> ScopeFacts {
@@ -71,7 +88,12 @@ impl ScopeFacts {
         let listed = |side: Option<(Match, u32)>| side.map(|(scope, own)| (scope, rule(own)));
         let as_listed = Scope { at: listed(scope.at), under: listed(scope.under) };
         let canonical = canonical(&scope, |rule| &given.digests()[rule as usize]);
-        ScopeFacts { scope, as_listed, canonical: Some(canonical) }
+        let text = |(_, rule): (Match, u32)| given.all()[rule as usize].text();
+        let answer = match (scope.at, scope.under) {
+            (Some(at), Some(under)) if at.1 != under.1 => format!("{} | {}", text(at), text(under)),
+            (at, under) => at.or(under).map(text).unwrap_or_default(),
+        };
+        ScopeFacts { scope, as_listed, canonical: Some(canonical), answer: Some(answer.into()) }
     }
 
     /// The bytes of the scope for a digest.
@@ -89,8 +111,13 @@ impl ScopeFacts {
         }
     }
 
+    /// The scope in text. In a policy zone, the answer follows after a space.
     pub fn word(&self) -> String {
-        self.as_listed.word()
+        let word = self.as_listed.word();
+        match &self.answer {
+            Some(answer) => format!("{word} {answer}"),
+            None => word,
+        }
     }
 }
 
@@ -122,7 +149,7 @@ impl Comparison {
         let Some((said, rank)) = self.before.find(hash, text, 0) else {
             self.difference.added += 1;
             self.difference.weigh(&Scope::default(), &facts.as_listed);
-            self.write('+', &facts.as_listed, text);
+            self.difference.write('+', facts, text);
             return;
         };
         let (said, rank) = (facts_of(&self.facts, said), rank as usize);
@@ -132,8 +159,8 @@ impl Comparison {
         if !said.is_same(facts) {
             self.difference.changed += 1;
             self.difference.weigh(&said.as_listed, &facts.as_listed);
-            self.write('-', &said.as_listed, text);
-            self.write('+', &facts.as_listed, text);
+            self.difference.write('-', &said, text);
+            self.difference.write('+', facts, text);
         }
     }
 
@@ -152,26 +179,17 @@ impl Comparison {
                 }
                 is_gone && is_written // names are only needed for the lines
             };
-            before.each(is_gone, |_, text, scope| self.write('-', &facts_of(&facts, scope).as_listed, text));
+            let difference = &mut self.difference;
+            before.each(is_gone, |_, text, scope| difference.write('-', &facts_of(&facts, scope), text));
             self.difference.lost += weighed.lost;
             self.difference.gained += weighed.gained;
         }
         self.difference
     }
-
-    fn write(&mut self, sign: char, scope: &Scope, text: &Text) {
-        let Some(lines) = &mut self.difference.lines else { return };
-        lines.extend_from_slice(format!("{sign} {} ", scope.word()).as_bytes());
-        lines.extend_from_slice(text.as_bytes());
-        lines.push(b'\n');
-        if lines.len() > WRITTEN {
-            self.difference.lines = None;
-        }
-    }
 }
 
-fn facts_of(facts: &HashMap<Scope, ScopeFacts>, scope: &Scope) -> ScopeFacts {
-    facts.get(scope).copied().unwrap_or_else(|| ScopeFacts::of_list(*scope))
+fn facts_of<'a>(facts: &'a HashMap<Scope, ScopeFacts>, scope: &Scope) -> Cow<'a, ScopeFacts> {
+    facts.get(scope).map_or_else(|| Cow::Owned(ScopeFacts::of_list(*scope)), Cow::Borrowed)
 }
 
 impl Scope {

@@ -3,6 +3,7 @@
 //! A million names usually share a few answers, so a compiled zone has a table of the distinct ones.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sha2::{Digest, Sha256};
 
@@ -15,6 +16,9 @@ const MOST_RECORDS: usize = 100;
 pub const MOST_BYTES: usize = 60_000;
 /// Bytes of a record without its data and owner.
 const RECORD: usize = 12;
+
+/// Bytes of an answer that the history of a zone shows.
+const SHOWN: usize = 160;
 
 /// The meaning of the records of one owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +50,55 @@ pub struct DataRecord {
     pub ttl: u32,
 }
 
+impl DataRecord {
+    /// The record without its owner: addresses as usual, other types as RFC 3597 section 5 has it.
+    pub fn text(&self) -> String {
+        let DataRecord { rtype, ttl, rdata } = self;
+        if let (rtype::A, Ok(address)) = (*rtype, <[u8; 4]>::try_from(&**rdata)) {
+            return format!("{ttl} A {}", Ipv4Addr::from(address));
+        }
+        if let (rtype::AAAA, Ok(address)) = (*rtype, <[u8; 16]>::try_from(&**rdata)) {
+            return format!("{ttl} AAAA {}", Ipv6Addr::from(address));
+        }
+        let digits: String = rdata.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{ttl} TYPE{rtype} \\# {} {digits}", rdata.len())
+    }
+}
+
 impl Given {
+    /// The records without their owner, in one line. A long answer is shortened and has its digest, so that
+    /// different answers have different texts.
+    pub fn text(&self) -> String {
+        let cname = |target: &str| format!("{} CNAME {target}", self.ttl);
+        let mut text = match &self.action {
+            GivenAction::Nxdomain => cname("."),
+            GivenAction::Nodata => cname("*."),
+            GivenAction::Passthru => cname("rpz-passthru."),
+            GivenAction::Drop => cname("rpz-drop."),
+            GivenAction::TcpOnly => cname("rpz-tcp-only."),
+            GivenAction::Cname(target) => cname(&format!("{target}.")),
+            GivenAction::Data(records) => {
+                let mut text = String::new();
+                for record in records {
+                    let separator = if text.is_empty() { "" } else { "; " };
+                    text.push_str(separator);
+                    text.push_str(&record.text());
+                    if text.len() > SHOWN {
+                        break;
+                    }
+                }
+                text
+            }
+        };
+        if text.len() > SHOWN {
+            text.truncate((0..=SHOWN).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0));
+            let digits: String =
+                Sha256::digest(self.to_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            text.push_str(&format!("... (sha256:{digits})"));
+        }
+        text
+    }
+
     pub fn is_passthru(&self) -> bool {
         self.action == GivenAction::Passthru
     }
@@ -221,6 +273,21 @@ mod tests {
         assert!(records.iter().all(|record| record.ttl == 60), "one TTL per type");
         let many = (1..=101).try_fold(address(0, 1), |held, last| held.with(&address(last, 1)));
         assert_eq!(many, None, "more than fit into a response");
+    }
+
+    #[test]
+    fn different_answers_have_different_texts_of_bounded_length() {
+        let two = address(1, 60).with(&address(2, 60)).unwrap();
+        assert_eq!(two.text(), "60 A 192.0.2.1; 60 A 192.0.2.2");
+        let many =
+            |last| (1..100).fold(address(last, 60), |held, next| held.with(&address(next, 60)).unwrap());
+        let [one, other] = [many(200).text(), many(201).text()];
+        assert_eq!(one[..SHOWN], other[..SHOWN]);
+        assert_ne!(one, other);
+        assert!(one.len() < SHOWN + 40, "{one}");
+        let target = "\u{e9}".repeat(SHOWN);
+        let unusual = Given { action: GivenAction::Cname(target.into()), ttl: 1 };
+        assert!(unusual.text().starts_with("1 CNAME \u{e9}"), "it may not panic");
     }
 
     #[test]
