@@ -275,12 +275,7 @@ class Reader:
         return ListVersion(names, current.fingerprint, current.version)
 
     def is_of_this_kind(self, version: Version) -> bool:
-        """Whether the version is of the zone's current kind: names, addresses, or a policy zone."""
-        options = _options_of(version)
-        if options is None:
-            return True
-        formats = {"addresses": ADDRESSES, "rpz": ZONE}
-        return formats.get(self.zone.kind) == (options.format if options.format in formats.values() else None)
+        return is_of_kind(self.zone, version)
 
     def _compile_again(self, current: Current) -> Names | None:
         """Compiles the names of a version from its stored content. The same content gives the same file."""
@@ -355,6 +350,15 @@ class Reader:
         text = f"list {self.zone.name}: names that are protected now remain blocked"
         event(logging.ERROR, f"{text}: the content of version {enforced.version.number} is not stored")
         return enforced
+
+
+def is_of_kind(zone: Zone, version: Version) -> bool:
+    """Whether the version is of the zone's current kind: names, addresses, or a policy zone."""
+    options = _options_of(version)
+    if options is None:
+        return True
+    formats = {"addresses": ADDRESSES, "rpz": ZONE}
+    return formats.get(zone.kind) == (options.format if options.format in formats.values() else None)
 
 
 def _options_of(version: Version) -> Options | None:

@@ -1,5 +1,6 @@
 """Rolls back to the lists of an earlier snapshot. Orders are not affected: only an order lifts an order."""
 
+import logging
 from dataclasses import replace
 from datetime import datetime
 
@@ -8,15 +9,16 @@ from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.facts import NewVersion, Version
 from dnsblock.lists.lists import Lists
-from dnsblock.lists.reader import ListVersion, Reader
+from dnsblock.lists.reader import ListVersion, Reader, is_of_kind
+from dnsblock.log import event
 
 
 def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: datetime) -> Lists:
     """Returns the lists of the snapshot with this serial, as new versions to be published.
 
     The current versions are withdrawn: their content is not accepted again automatically. Names that are
-    protected now are dropped from the older lists, too. Raises `Refused` if a version is unknown or no
-    longer stored.
+    protected now are dropped from the older lists, too. A zone whose kind has changed since then stays as it
+    is: only the configuration decides that. Raises `Refused` if a version is unknown or no longer stored.
     """
     with lists.store.history() as history:
         snapshot = history.snapshot(serial)
@@ -31,15 +33,23 @@ def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: dateti
                 raise _refused(serial, f"version {number} of list {zone} is not in the history")
             wanted_versions[zone] = found
     others: dict[str, ListVersion] = {}
+    of_other_kind: list[str] = []
     for one in config.zones:
         if one.name in wanted_versions:
             wanted, now_listed = wanted_versions[one.name], lists.listed[one.name]
+            if not is_of_kind(one, wanted):
+                of_other_kind.append(one.name)
+                continue
             note = f"back to version {wanted.number}, serial {serial}: {reason}"
             listed = _listed(wanted, now_listed, note, Reader(one, config, lists.store, now, Progress()))
             if listed.names.sha256 != now_listed.names.sha256:
                 others[one.name] = listed
+    kinds = f"the kind of {', '.join(of_other_kind)} has changed in the configuration since then"
     if not others:
-        raise _refused(serial, "its lists are in force already; orders are not rolled back")
+        reason = kinds if of_other_kind else "its lists are in force already; orders are not rolled back"
+        raise _refused(serial, reason)
+    if of_other_kind:
+        event(logging.WARNING, f"rollback to serial {serial}: not rolled back: {kinds}")
     return lists.with_others(config, others)
 
 
@@ -75,16 +85,20 @@ def _listed(wanted: Version, listed: ListVersion, note: str, reader: Reader) -> 
 def _difference(wanted: Version, current: Version, reader: Reader) -> bytes | None:
     """The difference from the current version back to the wanted one, from the history."""
     lines: list[str] = []
+    numbers: dict[str, str] = {}
     with reader.store.history() as history:
         try:
             changes = history.difference(wanted.zone, current.number, wanted.number)
         except Refused:
             return None  # a version between them has no difference
         for change in changes:
-            for sign, entry in (("-", change.before), ("+", change.after)):
-                if entry is not None:
-                    scope, *answer = entry.split(" ", 1)
-                    lines.append(" ".join([sign, scope, change.name, *answer]) + "\n")
+            for sign, scope in (("-", change.before), ("+", change.after)):
+                if scope is None:
+                    continue
+                if " " in scope and scope not in numbers:  # with the answer of a policy zone
+                    numbers[scope] = str(len(numbers))
+                    lines.append(f"= {numbers[scope]} {scope}\n")
+                lines.append(f"{sign} {numbers.get(scope, scope)} {change.name}\n")
     return "".join(lines).encode()
 
 

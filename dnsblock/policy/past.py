@@ -15,6 +15,7 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.history.history import History
 from dnsblock.lists.lists import Lists
+from dnsblock.lists.reader import is_of_kind
 from dnsblock.orders.entry import Entry
 from dnsblock.orders.known import about, known_about
 from dnsblock.orders.ledger import Ledger
@@ -205,7 +206,7 @@ class Past:
             return PolicyZone.from_addresses(zone.name, shown.encode(), list_rule(zone, self.config))
         lines: list[str] = []
         for name, scopes in entries:
-            for word in scopes.split(","):
+            for word in _words(scopes):
                 rule, scope = _rule_and_match(word)
                 lines.append(f"{scope} {rule} {name}\n")
         rules = [list_rule(zone, self.config), Rule(None), Rule(Answer("passthru", ttl=0))]
@@ -217,6 +218,8 @@ class Past:
         names: Names | None = None
         if not then:
             notes.append(f"policy zone {zone.name}: there was no version yet")
+        elif not is_of_kind(zone, then[0]):
+            notes.append(f"policy zone {zone.name}: it was a list of another kind then")
         elif not then[0].has_file or (names := self.lists.store.names(then[0])) is None:
             notes.append(
                 f"policy zone {zone.name}: version {then[0].number} of that time is not stored any more"
@@ -308,6 +311,11 @@ def suffixes(name: str) -> list[str]:
     return [".".join(labels[skip:]) for skip in range(len(labels))]
 
 
+def _words(scope: str) -> list[str]:
+    """The scopes of an entry, without the answer that follows in a policy zone."""
+    return scope.partition(" ")[0].split(",")
+
+
 def _rule_and_match(word: str) -> tuple[int, str]:
     """The rule of a list entry, numbered as in the engine (listed, exempt, passthru), and its match."""
     for rule, prefix in enumerate(("except-", "pass-"), start=1):
@@ -318,7 +326,7 @@ def _rule_and_match(word: str) -> tuple[int, str]:
 
 def _covers(scope: str, *, is_itself: bool) -> bool:
     """Whether an entry with this scope covers the queried name."""
-    words = {_rule_and_match(word)[1] for word in scope.partition(" ")[0].split(",")}
+    words = {_rule_and_match(word)[1] for word in _words(scope)}
     return "subtree" in words or ("exact" if is_itself else "below") in words
 
 

@@ -24,7 +24,6 @@ class Host:
         self.address = ""
         self.pid = self._keeper.pid
         self.under = [tool("nsenter"), f"--net=/proc/{self.pid}/ns/net", "--"]
-        self.ip("link set lo up")
 
     def run(self, *command: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """A command on this host."""
@@ -78,4 +77,5 @@ class Network:
     def _host(begun: ExitStack) -> Host:
         host = Host()
         begun.callback(host.close)
+        host.ip("link set lo up")
         return host

@@ -1,8 +1,11 @@
 """The history of a policy zone has the answers of its records, not only its triggers."""
 
+from datetime import UTC, datetime
+
 import pytest
 
-from .harness import Subject
+from .asking import is_forwarded
+from .harness import PROFILES, Subject
 from .lists import ANY_CHANGE, roll_back
 from .policy_zones import rpz, start, zone_text
 from .upstreams import StubUpstream
@@ -93,6 +96,14 @@ def test_long_answers_that_begin_alike_differ(zone: Subject):
     assert max(len(before), len(after)) < 250
 
 
+def test_another_page_for_many_names_is_in_the_history(zone: Subject):
+    """A ministry moves its page: no name may lose its earlier history by that."""
+    for number, page in enumerate(("page.example.", "other.example.")):
+        become(zone, *(f"name{one}.example CNAME {page}" for one in range(300_000)))
+        assert answers(zone, "name5.example")[-1][2] == f"300 CNAME {page}"
+        assert len(answers(zone, "name5.example")) == number + 1
+
+
 def test_a_rollback_is_in_the_history_with_its_answers(zone: Subject):
     """The difference of a rollback is made from the history, in both directions."""
     second = become(zone, "a.example 60 A 203.0.113.2", "c.example TXT two words")
@@ -105,3 +116,36 @@ def test_a_rollback_is_in_the_history_with_its_answers(zone: Subject):
     assert answers(zone, "a.example")[-1] == ("changed", "exact", "60 A 203.0.113.1")
     zone.restart()
     assert changes(zone, 1, third) == (1, [])
+
+
+@pytest.mark.parametrize("kinds", [("rpz", "list"), ("list", "rpz")], ids=" to ".join)
+def test_a_rollback_does_not_change_the_kind_of_a_zone(
+    subject: Subject, upstream: StubUpstream, kinds: tuple[str, str]
+):
+    """The records of a policy zone mean something else in a list, and the other way round."""
+    zones = {
+        "rpz": rpz(source={"guards": ANY_CHANGE}),
+        "list": {"name": "rpz", "list": "names.txt", "answer": "sinkhole", "source": {"guards": ANY_CHANGE}},
+    }
+    other = {"name": "other", "list": "other.txt", "answer": "sinkhole", "source": {"guards": ANY_CHANGE}}
+    files = {"rpz.zone": FIRST, "names.txt": "a.example\nb.example\n", "other.txt": "o.example\n"}
+    start(subject, upstream, zones[kinds[0]], other, files=files)
+    begun = datetime.now(UTC)
+    fixed = {"listen": subject.ready["listening"], "metrics": subject.ready["metrics"]}
+    subject.configure(
+        zones=[zones[kinds[1]], other], answers=PROFILES, inbox=None, upstreams=[upstream.address], **fixed
+    )
+    subject.reload()
+    refused = roll_back(subject, 1)
+    assert (refused.code, "the kind of rpz has changed" in refused.stdout + refused.stderr) == (4, True), (
+        refused
+    )
+    subject.put_list("other.txt", "o.example\np.example\n")
+    subject.reload()
+    assert roll_back(subject, 1).code == 0
+    assert is_forwarded(subject.query("p.example"))
+    for name in ("a.example", "b.example"):
+        assert not is_forwarded(subject.query(name))
+        said = subject.cli("why", name, "--at", begun.isoformat())
+        assert said.code in (0, 1), said
+    assert "not rolled back: the kind of rpz has changed" in subject.stderr()

@@ -6,6 +6,7 @@ version. A year of updates may have 26 million changes, in some hundred versions
 
 import heapq
 import io
+import json
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from operator import itemgetter
@@ -20,6 +21,7 @@ _INSERT = """\
 INSERT INTO changes VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
 before = coalesce(excluded.before, before), after = coalesce(excluded.after, after)
 """
+_IDS = "SELECT id, word FROM scopes WHERE word IN (SELECT value FROM json_each(?))"
 # CROSS JOIN keeps this order of the tables: one lookup in `changes` for each version.
 _OF_NAME = """\
 SELECT number, accepted_at, old.word AS before, new.word AS after
@@ -41,13 +43,16 @@ def insert(database: Connection, zone: int, number: int, difference: bytes) -> t
     """
     added = removed = 0
     lines = io.BytesIO(difference)
+    numbered: dict[str, str] = {}
     while some := list(islice(lines, LINES_AT_ONCE)):
-        before, after = _parse(some)
+        before, after = _parse(some, numbered)
         words = {*before.values(), *after.values()}
         database.executemany(
             "INSERT INTO scopes (word) VALUES (?) ON CONFLICT DO NOTHING", [(word,) for word in sorted(words)]
         )
-        ids: dict[str | None, int] = {word: _id_of(database, word) for word in words}
+        ids: dict[str | None, int] = {
+            row["word"]: row["id"] for row in database.execute(_IDS, (json.dumps(sorted(words)),))
+        }
         names = sorted(before.keys() | after.keys())
         database.executemany(
             _INSERT,
@@ -57,22 +62,24 @@ def insert(database: Connection, zone: int, number: int, difference: bytes) -> t
     return added, removed
 
 
-def _id_of(database: Connection, word: str) -> int:
-    (found,) = database.execute("SELECT id FROM scopes WHERE word = ?", (word,)).fetchone()
-    return int(found)
+def _parse(lines: Iterable[bytes], numbered: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The scope of each changed name, before and after; in a policy zone `SCOPE ANSWER`.
 
-
-def _parse(lines: Iterable[bytes]) -> tuple[dict[str, str], dict[str, str]]:
-    """The scope of each changed name, before and after; in a policy zone `SCOPE ANSWER`."""
+    `numbered` gets the scopes of a policy zone by their numbers.
+    """
     before: dict[str, str] = {}
     after: dict[str, str] = {}
     sides = {"-": before, "+": after}
     for line in lines:
-        sign, scope, name, *answer = line.decode("ascii").rstrip("\n").split(" ", 3)
+        sign, scope, name = line.decode("ascii").rstrip("\n").split(" ", 2)
+        if sign == "=":
+            numbered[scope] = name
+            continue
         side = sides.get(sign)
-        if side is None or name in side:
+        is_defined = not scope.isdecimal() or scope in numbered
+        if side is None or name in side or " " in name or not is_defined:
             raise ValueError(f"not a line of a difference, or the second one for its name: {line!r}")
-        side[name] = " ".join([scope, *answer])
+        side[name] = numbered.get(scope, scope)
     return before, after
 
 

@@ -23,10 +23,10 @@ class Compiled:
 class NewVersion:
     """A version to be accepted.
 
-    `difference` is the change since the previous version: lines `+ SCOPE NAME` and `- SCOPE NAME`, in a
-    policy zone `+ SCOPE NAME ANSWER`. A name with another scope or answer has one of each. It is None for
-    the first version, and for a later one that could not be compared: the entries of the versions before
-    that one are unknown.
+    `difference` is the change since the previous version: lines `+ SCOPE NAME` and `- SCOPE NAME`. A name
+    with another scope has one of each. In a policy zone, a scope with its answer is defined by a line
+    `= NUMBER SCOPE ANSWER`, and its number stands for it. The difference is None for the first version, and
+    for a later one that could not be compared: the entries of the versions before that one are unknown.
     """
 
     zone: str

@@ -10,8 +10,8 @@ use super::ranges::canonical;
 use super::{Match, Scope};
 use crate::name::Text;
 
-/// Maximum number of bytes of `lines`: about a million changes, half as many of a policy zone. It limits
-/// the memory, and the time to record the history.
+/// Maximum number of bytes of `lines`: about a million changes. It limits the memory, and the time to
+/// record the history.
 const WRITTEN: usize = 32 << 20;
 
 /// The difference between two lists.
@@ -27,9 +27,12 @@ pub struct Difference {
     pub lost: u64,
     /// Names that cover more than before.
     pub gained: u64,
-    /// Lines `+ SCOPE NAME` and `- SCOPE NAME`, of a policy zone with the answer after the name; both
-    /// for a changed name. `None` if they exceed the limit.
+    /// Lines `+ SCOPE NAME` and `- SCOPE NAME`; both for a changed name. In a policy zone, lines
+    /// `= NUMBER SCOPE ANSWER` are before the first use of `+ NUMBER NAME` and `- NUMBER NAME`.
+    /// `None` if they exceed the limit.
     pub lines: Option<Vec<u8>>,
+    /// Of a policy zone: the numbers of scopes with their answers.
+    numbers: HashMap<String, usize>,
 }
 
 impl Difference {
@@ -44,12 +47,17 @@ impl Difference {
 
     fn write(&mut self, sign: char, facts: &ScopeFacts, text: &Text) {
         let Some(lines) = &mut self.lines else { return };
-        lines.extend_from_slice(format!("{sign} {} ", facts.as_listed.word()).as_bytes());
-        lines.extend_from_slice(text.as_bytes());
-        if let Some(answer) = &facts.answer {
-            lines.push(b' ');
-            lines.extend_from_slice(answer.as_bytes());
+        let mut word = facts.word();
+        if facts.answer.is_some() {
+            let next = self.numbers.len();
+            let number = *self.numbers.entry(word.clone()).or_insert(next);
+            if number == next {
+                lines.extend_from_slice(format!("= {number} {word}\n").as_bytes());
+            }
+            word = number.to_string();
         }
+        lines.extend_from_slice(format!("{sign} {word} ").as_bytes());
+        lines.extend_from_slice(text.as_bytes());
         lines.push(b'\n');
         if lines.len() > WRITTEN {
             self.lines = None;

@@ -118,7 +118,7 @@ pub struct ListDifference {
 
 impl ListDifference {
     fn new(py: Python<'_>, difference: Difference) -> ListDifference {
-        let Difference { added, removed, changed, lost, gained, lines } = difference;
+        let Difference { added, removed, changed, lost, gained, lines, .. } = difference;
         let lines = lines.map(|lines| PyBytes::new(py, &lines).unbind());
         ListDifference { added, removed, changed, lost, gained, lines }
     }

@@ -117,16 +117,22 @@ def test_versions_of_several_zones_are_accepted_all_or_none(history: History):
 
 def test_a_change_of_a_policy_zone_has_its_answer(history: History):
     """The records of a name, with spaces, are part of its scope."""
-    difference = b"- exact z.example 60 A 192.0.2.1\n+ exact z.example 5 A 192.0.2.2\n"
+    difference = (
+        b"= 0 exact 60 A 192.0.2.1\n- 0 z.example\n= 1 exact 5 A 192.0.2.2\n+ 1 z.example\n+ 1 y.example\n"
+    )
     history.accept([new("four", difference, hour=3)])
     (event,) = history.events_of(ZONE, "z.example")
     assert (event.before, event.after) == ("exact 60 A 192.0.2.1", "exact 5 A 192.0.2.2")
+    (event,) = history.events_of(ZONE, "y.example")
+    assert (event.before, event.after) == (None, "exact 5 A 192.0.2.2")
 
 
 @pytest.mark.parametrize(
     "difference",
     [
         b"+ exact",
+        b"+ exact a b",
+        b"+ 7 a.example",
         b"* exact a.example",
         b"+ exact a.example\n+ subtree a.example",
         b"\n",
