@@ -145,7 +145,8 @@ class Provider:
             return False
         return True
 
-    async def _download(self, zone: Zone, store: Store, _: object) -> Fetched | None:
+    async def _download(self, zone: Zone, store: Store, _: object, *, whole: bool = False) -> Fetched | None:
+        assert not whole
         await asyncio.sleep(0)
         if self._sends is None:
             return None
