@@ -349,12 +349,13 @@ def test_a_file_that_cannot_be_written_delays_nothing(subject: Subject):
     subject.put_order(block("B-2", ["two.example"]))
     subject.reload()
     assert is_sinkholed(subject.query("two.example"))
-    wait_for(lambda: "two.example" in fine.read_text(), "the other file")
+    wait_for(lambda: fine.exists() and "two.example" in fine.read_text(), "the other file")
     missing.parent.mkdir()
     subject.put_order(block("B-3", ["three.example"]))
     subject.reload()
     wait_for(lambda: missing.exists() and "three.example" in missing.read_text(), "it is written now")
-    assert subject.metrics().total("dnsblock_export_failing") == 0
+    # The metric follows the file by a moment.
+    wait_for(lambda: subject.metrics().total("dnsblock_export_failing") == 0, "the failure is over")
 
 
 def test_a_file_of_somebody_else_is_never_replaced(subject: Subject):
