@@ -156,7 +156,10 @@ class Names:
 
 @final
 class ListDifference:
-    """The difference between two lists. A changed name is in both, with another scope."""
+    """The difference between two lists. A changed name is in both, with another scope.
+
+    In `lines`, a line `= NUMBER SCOPE ANSWER` of a policy zone defines a number that stands for the scope.
+    """
 
     added: int
     removed: int

@@ -21,7 +21,7 @@ from dnsblock.cli.common import (
 from dnsblock.cli.progress import working
 from dnsblock.cli.published import partly, print_published
 from dnsblock.client import MAX_SERIAL
-from dnsblock.errors import Exit, Problem, Refused, printable
+from dnsblock.errors import Exit, Problem, Refused, counted, printable
 
 LINES_SHOWN = 10  # of each kind; --json has a hundred
 CHANGES_SHOWN = 1000
@@ -249,7 +249,7 @@ def diff(config_path: Path, as_json: bool, a: int, b: int) -> None:
         click.echo(json.dumps(answer, ensure_ascii=False))
     for zone in () if as_json else answer["zones"]:
         states = " -> ".join(_state(zone[side], answer["time_zone"]) for side in ("a", "b"))
-        click.echo(f"zone {zone['zone']}: {states}, {zone['total']:,} names")
+        click.echo(f"zone {zone['zone']}: {states}, {counted(zone['total'], 'name')}")
         for name, before, after in zone["changes"]:
             if before is not None:
                 click.echo(f"- {name} {printable(before)}")

@@ -18,7 +18,7 @@ from dnsblock.lists.files import MAX_SKIPPED_SHOWN, Watch
 from dnsblock.lists.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.lists.history.database import HistoryCorrupt
 from dnsblock.lists.history.facts import Version
-from dnsblock.lists.reader import ListVersion, Reader, Rejection
+from dnsblock.lists.reader import ListVersion, Reader, Rejection, is_of_kind
 from dnsblock.lists.sources import source_of
 from dnsblock.lists.store import Store
 from dnsblock.log import event
@@ -192,11 +192,7 @@ class Lists:
     def _read(self, reader: Reader, fresh: "Lists", *, is_second: bool = False) -> None:
         zone = reader.zone
         enforced = self.listed.get(zone.name)
-        if (
-            enforced is not None
-            and enforced.version is not None
-            and not reader.is_of_this_kind(enforced.version)
-        ):
+        if enforced is not None and enforced.version is not None and not is_of_kind(zone, enforced.version):
             enforced = None  # a zone of another kind had this name before
         is_optional = zone.source.may_be_missing or zone.name in self.missing or not self.is_first
         reader = replace(reader, is_optional=is_optional)
@@ -207,7 +203,7 @@ class Lists:
                 with self.store.history() as history:
                     current = history.current(zone.name)
                 lost = None if current is None else current.version
-                if lost is not None and reader.is_of_this_kind(lost):
+                if lost is not None and is_of_kind(zone, lost):
                     reader = replace(reader, lost=lost)
             read = reader.read(enforced)
             if enforced is not None and isinstance(read, Rejection):

@@ -266,16 +266,13 @@ class Reader:
         """Returns the version that the previous process enforced last."""
         with self.store.history() as history:
             current = history.current(self.zone.name)
-        if current is None or not self.is_of_this_kind(current.version):
+        if current is None or not is_of_kind(self.zone, current.version):
             return None
         names = self.store.names(current.version) or self._compile_again(current)
         if names is None:
             return None
         self.store.enforce(current)
         return ListVersion(names, current.fingerprint, current.version)
-
-    def is_of_this_kind(self, version: Version) -> bool:
-        return is_of_kind(self.zone, version)
 
     def _compile_again(self, current: Current) -> Names | None:
         """Compiles the names of a version from its stored content. The same content gives the same file."""

@@ -354,7 +354,7 @@ def unsigned_notes(config: Config) -> tuple[str, ...]:
     """Remarks on zones whose content nobody has signed: at each startup, and by `check`."""
     transferred = tuple(
         f"the zone {zone.name} is transferred without a key (TSIG) or TLS: "
-        "everybody who can send packets in the name of its primary decides what is blocked"
+        "anybody who can send packets in the name of its primary decides what is blocked"
         for zone in config.zones
         if zone.rpz is not None and not zone.rpz.is_authentic
     )
