@@ -1,6 +1,7 @@
 """NOTIFY (RFC 1996) at the daemon's DNS port: only the primaries of a zone are heard, and it costs little."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import dns.message
@@ -278,7 +279,7 @@ def test_a_flood_of_notify_leads_to_few_queries(
     start(subject, upstream, zone_from(primary.address))
     before, flood_is_over = primary.count("SOA"), threading.Event()
     primary.rules["SOA"] = waits_for(flood_is_over, primary.answer)
-    message = notify().to_wire()
+    message, began = notify().to_wire(), time.monotonic()
     with subject.udp() as sock:
         for number in range(FLOOD):
             sock.send(message)
@@ -293,7 +294,8 @@ def test_a_flood_of_notify_leads_to_few_queries(
     primary.publish(BASE[2:])
     send_notify(subject, notify())
     wait_open(subject, "n1.example")
-    assert primary.count("SOA") - before <= 10
+    # At most five queries a second, and those for what was published: however slow the machine is.
+    assert primary.count("SOA") - before <= 10 + 5 * (time.monotonic() - began)
 
 
 def test_a_change_during_a_transfer_is_not_missed(
