@@ -161,7 +161,7 @@ def test_a_released_entry_is_probed_before_the_order_is_verified_again(
     wait_for(lambda: len(records(subject, "verified")) == 2, "the order is verified again")
     [approved] = records(subject, "approved")
     assert records(subject, "verified")[1]["n"] > approved["n"]
-    assert states(subject) == {"84/2017": "verified"}
+    wait_for_state(subject, "84/2017", "verified")  # a moment after its record
     subject.restart()
     assert states(subject) == {"84/2017": "verified"}
 
