@@ -1,4 +1,4 @@
-"""The clients of the issuers' API: who they are, by token or by certificate, and what they may do.
+"""The clients of the HTTPS API: who they are, by token or by certificate, and what they may do.
 
 The file `api.tokens` lists them. It holds the SHA-256 of each token, never a token.
 """
@@ -23,7 +23,15 @@ from dnsblock.errors import Refused
 from dnsblock.tls import MAX_BYTES, server_context
 from dnsblock.values import Identifier, NotEmpty
 
-Role = Literal["submit", "read"]
+Role = Literal["submit", "read", "watch", "operate"]
+STAFF_ROLES: frozenset[Role] = frozenset({"watch", "operate"})  # of the provider's own staff
+# Each role that a request needs, and the roles of a client that allow it.
+ALLOWED_BY: Mapping[Role, frozenset[Role]] = {
+    "submit": frozenset({"submit", "operate"}),
+    "read": frozenset({"read", "watch", "operate"}),
+    "watch": STAFF_ROLES,
+    "operate": frozenset({"operate"}),
+}
 
 MAX_CLIENTS_BYTES = 1 << 20
 MAX_CLIENTS = 1000
@@ -48,7 +56,28 @@ class ApiClient(BaseModel):
     sha256: Annotated[str, AfterValidator(_token_digest)] | None = None  # of the token
     certificate: Annotated[str, Field(min_length=1, max_length=300)] | None = None
     roles: Annotated[tuple[Role, ...], Field(max_length=10), NotEmpty]
-    issuers: Annotated[tuple[Identifier, ...], Field(max_length=1000), NotEmpty]
+    issuers: Annotated[tuple[Identifier, ...], Field(max_length=1000)] = ()  # of staff: none
+
+    @property
+    def is_staff(self) -> bool:
+        """Whether the holder is of the provider's own staff, and not an issuer's."""
+        return not STAFF_ROLES.isdisjoint(self.roles)
+
+    def may(self, role: Role) -> bool:
+        """Whether the roles allow a request that needs this one."""
+        return not ALLOWED_BY[role].isdisjoint(self.roles)
+
+    @model_validator(mode="after")
+    def _is_of_issuers_or_of_staff(self) -> Self:
+        if self.is_staff and not STAFF_ROLES.issuperset(self.roles):
+            raise ValueError(
+                "roles: must be of issuers (submit, read) or of staff (watch, operate), not of both"
+            )
+        if self.is_staff and self.issuers:
+            raise ValueError("issuers: must be absent with watch and operate, which concern all issuers")
+        if not self.is_staff and not self.issuers:
+            raise ValueError("issuers: must name at least one issuer with the roles submit and read")
+        return self
 
     @model_validator(mode="after")
     def _has_one_credential(self) -> Self:
@@ -107,8 +136,12 @@ def read_clients(path: Path) -> tuple[ApiClient, ...]:
     read = document.read(str(path), data, max_bytes=MAX_CLIENTS_BYTES)
     clients = read.validate(_Clients).root
     first: dict[str, int] = {}
+    named: dict[str, ApiClient] = {}  # the first one with each name: further ones are further credentials
     problems = []
     for index, client in enumerate(clients):
+        if named.setdefault(client.name, client).is_staff != client.is_staff:
+            reason = "another client of this name has roles of issuers (submit, read) or of staff: rename one"
+            problems.append(read.problem((index,), client.name, reason))
         credential = client.sha256 or client.certificate or ""
         if credential in first:
             reason = f"the client on line {first[credential]} has this token or certificate already"

@@ -1,4 +1,4 @@
-"""The principal of a change: a local user, a client of the issuers' API, or the daemon itself.
+"""The principal of a change: a local user, a client of the HTTPS API, or the daemon itself.
 
 Ledger, history and log record it.
 """
@@ -18,17 +18,23 @@ _UCRED = struct.Struct("3i")  # unix(7): process, user and group
 class Principal:
     """The identity behind a call, from the kernel or from verified credentials."""
 
-    kind: Literal["daemon", "local", "issuer"]
+    kind: Literal["daemon", "local", "issuer", "operator"]  # operator: the staff, over HTTPS
     uid: int | None = None
     user: str | None = None  # None: the system knows no name for this uid
-    client: str | None = None  # of an issuer: the name in the file `api.tokens`
+    client: str | None = None  # of an issuer or an operator: the name in the file `api.tokens`
 
     def __str__(self) -> str:
         if self.kind == "daemon":
             return "daemon"
         if self.kind == "issuer":
             return f"API client {self.client}"
+        if self.kind == "operator":
+            return f"operator {self.client}"
         return f"uid {self.uid}" if self.user is None else f"{self.user} (uid {self.uid})"
+
+    def public(self) -> str:
+        """The name for issuers: the provider's staff are not named to them."""
+        return "the operator" if self.kind in ("local", "operator") else str(self)
 
     @classmethod
     def local(cls, uid: int) -> "Principal":
@@ -40,7 +46,7 @@ class Principal:
 
     def as_json(self) -> dict[str, Any]:
         """The fields that a record of the ledger stores."""
-        if self.kind == "issuer":
+        if self.client is not None:
             return {"kind": self.kind, "client": self.client}
         return {"kind": self.kind, "uid": self.uid, "user": self.user}
 
@@ -52,8 +58,8 @@ class Principal:
         match value:
             case {"kind": "local", "uid": int(uid), "user": str() | None as user, **rest} if not rest:
                 return cls("local", uid, user)
-            case {"kind": "issuer", "client": str(client), **rest} if not rest:
-                return cls("issuer", client=client)
+            case {"kind": "issuer" | "operator" as kind, "client": str(client), **rest} if not rest:
+                return cls(kind, client=client)
         raise ValueError("not a principal")
 
 

@@ -1,4 +1,4 @@
-"""The caller of a request: a local user on the control socket, or a client of the issuers' API."""
+"""The caller of a request: a local user on the control socket, or a client of the HTTPS API."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -22,14 +22,24 @@ class Caller:
     principal: Principal
     issuers: frozenset[str] | None = None  # None: all
 
+    @property
+    def is_staff(self) -> bool:
+        """Whether the caller is of the provider's own staff, who may see paths and users of this server."""
+        return self.issuers is None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the request came over HTTPS, where responses are limited."""
+        return self.principal.client is not None
+
     def sees(self, issuer: str | None) -> bool:
         """Whether the orders of an issuer exist for this caller."""
         return self.issuers is None or issuer in self.issuers
 
 
 def unavailable(caller: Caller, what: str, err: OSError | Refused) -> ApiError:
-    """The error if this server itself cannot do what is requested. Only local users get the reason."""
-    if caller.issuers is None:
+    """The error if this server itself cannot do what is requested. Only staff get the reason."""
+    if caller.is_staff:
         problems = err.problems if isinstance(err, Refused) else ()
         return ApiError(503, "UNAVAILABLE", f"{what}: {err}", problems)
     event(logging.WARNING, f"a request of the issuers' API failed: {what}: {err}", by=caller.principal)
@@ -46,13 +56,20 @@ async def local_caller(request: Request, _: Role) -> Caller:
 
 
 def api_caller(access: ApiAccess, request: Request, role: Role) -> Caller:
-    """The client of the issuers' API, by its token or else by its certificate. Raises `ApiError`."""
+    """The client of the HTTPS API, by its token or else by its certificate. Raises `ApiError`."""
     client = _client(access, request)
     if client is None:
         reason = "send a bearer token of this server, or present a client certificate that it knows"
         raise ApiError(401, "UNAUTHENTICATED", reason, headers=CHALLENGE)
-    if role not in client.roles:
+    return caller_of(client, role)
+
+
+def caller_of(client: ApiClient, role: Role) -> Caller:
+    """A client whose credentials are verified. Raises `ApiError` if it lacks the role."""
+    if not client.may(role):
         raise ApiError(403, "FORBIDDEN", f"the client {client.name} does not have the role {role}")
+    if client.is_staff:
+        return Caller(Principal("operator", client=client.name))
     return Caller(Principal("issuer", client=client.name), frozenset(client.issuers))
 
 

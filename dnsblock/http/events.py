@@ -131,7 +131,7 @@ class Streams:
             for record in records[after : after + BATCH]:
                 after = record.n
                 if caller.sees(getattr(record.fact, "issuer", None)):
-                    yield event_of(record)
+                    yield event_of(record, caller)
                     beat = now()
             if now() - beat >= HEARTBEAT_SECONDS:
                 yield b": heartbeat\n\n"
@@ -156,16 +156,17 @@ class _Stream(StreamingResponse):
                 await super().__call__(scope, receive, send)
 
 
-def event_of(record: Record) -> bytes:
+def event_of(record: Record, caller: Caller) -> bytes:
     """A record as an event. Its data is one line of JSON."""
-    facts = {"n": record.n, "at": record.at.isoformat(), "kind": record.kind, "by": _by(record.by)}
+    by = record.by.as_json() if caller.is_staff else _by(record.by)
+    facts = {"n": record.n, "at": record.at.isoformat(), "kind": record.kind, "by": by}
     data = json.dumps({**facts, **_facts(record.fact)}, ensure_ascii=False, separators=(",", ":"))
     return f"id: {record.n}\nevent: {record.kind}\ndata: {data}\n\n".encode()
 
 
 def _by(by: Principal) -> dict[str, Any]:
-    """The cause of a record. Users of this server are not named to others."""
-    return {"kind": by.kind} if by.client is None else {"kind": by.kind, "client": by.client}
+    """The cause of a record. The provider's staff are not named to issuers."""
+    return by.as_json() if by.kind == "issuer" else {"kind": by.kind}
 
 
 def _facts(fact: Fact) -> dict[str, Any]:

@@ -23,11 +23,12 @@ from dnsblock.orders.life import StateName
 from dnsblock.orders.state import State
 from dnsblock.policy.order_facts import MAX_ENTRIES, OrderFacts, list_orders, whole_order
 from dnsblock.policy.verdicts import Verdict
+from dnsblock.principal import Principal
 
 MAX_NAMES_BYTES = 32 << 20  # of an approval
 MAX_PAGE = 10_000  # orders in one response
-DEFAULT_PAGE = 1000  # on the issuers' API; commands list all orders
-MAX_ENTRIES_SENT = 100_000  # of one order, on the issuers' API
+DEFAULT_PAGE = 1000  # over HTTPS; commands list all orders
+MAX_ENTRIES_SENT = 100_000  # of one order, over HTTPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +133,11 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
         if life is None:  # or it is of another issuer: the response is the same
             reason = f"there is no order {printable(number)} of {printable(issuer)}"
             raise ApiError(404, "NOT_FOUND", reason)
-        every = None if caller.issuers is None else MAX_ENTRIES_SENT
+        every = MAX_ENTRIES_SENT if caller.is_remote else None
         most = every if query.entries == "all" else MAX_ENTRIES
         now = view.publisher.recorder.now()
-        facts = await asyncio.to_thread(whole_order, life, state, view.config, now, most)
+        named = {"named": str if caller.is_staff else Principal.public}
+        facts = await asyncio.to_thread(whole_order, life, state, view.config, now, most, **named)
         await asyncio.to_thread(_add_notes, [facts], view, state, now)
         return Order.model_validate({**facts, "time_zone": view.config.time_zone.key}).response()
 
@@ -163,7 +165,7 @@ def _page(view: View, caller: Caller, query: OrdersQuery) -> OrderPage:
     wanted = {"order_id": query.number, "issuer": query.issuer, "state": query.state}
     asked_for = {key: value for key, value in wanted.items() if value is not None}
     found = [one for one in listed if asked_for.items() <= one.items()] if asked_for else listed
-    limit = query.limit or (len(found) if caller.issuers is None else DEFAULT_PAGE)
+    limit = query.limit or (DEFAULT_PAGE if caller.is_remote else len(found))
     start = max(0, len(found) - limit) if query.offset is None else query.offset
     page = found[start : start + limit]
     _add_notes(page, view, state, now)
@@ -173,7 +175,7 @@ def _page(view: View, caller: Caller, query: OrdersQuery) -> OrderPage:
 
 def _submitted(site: Site, caller: Caller, served: Served | None, verdicts: Sequence[Verdict]) -> Response:
     """201 if the ledger has a new document; 200 if it has all of them already; otherwise the refusal."""
-    if caller.issuers is not None:
+    if not caller.is_staff:
         for one in verdicts:
             one["problems"] = [_for_others(problem) for problem in one["problems"]]
     codes = [_code(one) for one in verdicts if one["verdict"] == "refused"]
@@ -186,7 +188,7 @@ def _submitted(site: Site, caller: Caller, served: Served | None, verdicts: Sequ
         return problem_details(status, code, problems[0]["reason"], **facts)
     status = 200 if served is None else 201
     result = {"documents": verdicts, "served": None if served is None else served.facts()}
-    if caller.issuers is None:
+    if caller.is_staff:
         return JSONResponse(result, status_code=status)
     # Without the changes of the publish: they may concern other issuers.
     return Submission.model_validate(result).response(status)

@@ -50,8 +50,8 @@ def receipt_routes(control: Control, identify: Identify) -> list[Route]:
         if life is None:  # or it is of another issuer: the response is the same
             reason = f"there is no order {printable(number)} of {printable(issuer)}"
             raise ApiError(404, "NOT_FOUND", reason)
-        if caller.issuers is not None:
-            _limit(receipts, caller.principal.client or "")
+        if caller.is_remote:
+            _limit(receipts, str(caller.principal))
         recorder = publisher.recorder
 
         def sign() -> SignedReceipt:

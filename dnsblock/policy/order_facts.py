@@ -1,6 +1,6 @@
 """The facts about an order as JSON: for `order list`, `order show`, the issuers' API, probes and receipts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, TypedDict
@@ -12,6 +12,7 @@ from dnsblock.orders.life import Life
 from dnsblock.orders.order import Order
 from dnsblock.orders.state import OrderState, State
 from dnsblock.policy.verdicts import EntryFacts, entry_facts
+from dnsblock.principal import Principal
 from dnsblock.times import utc
 
 MAX_ENTRIES = 1000  # shown of one order, unless all are asked for
@@ -131,9 +132,18 @@ def _time(time: datetime | None) -> str | None:
 
 
 def whole_order(
-    life: Life, state: State, config: Config, now: datetime, most: int | None = MAX_ENTRIES
+    life: Life,
+    state: State,
+    config: Config,
+    now: datetime,
+    most: int | None = MAX_ENTRIES,
+    *,
+    named: Callable[[Principal], str] = str,
 ) -> dict[str, Any]:
-    """Everything about one order. `most` limits the entries; None: all of them."""
+    """Everything about one order. `most` limits the entries; None: all of them.
+
+    `named`: the name of who released or annulled, as the caller may see it.
+    """
     order, own = life.order, state.by_issuer[life.order.issuer]
     facts = order_facts(life, own.states[order.sha256], own.orders, config, now)
     entries = _entries(life, own.orders, config, now)
@@ -160,7 +170,7 @@ def whole_order(
         "releases": [
             {
                 "at": utc(one.at),
-                "by": str(one.by),
+                "by": named(one.by),
                 "reason": one.reason,
                 "entries": _named(order, one.entries),
             }
@@ -168,7 +178,7 @@ def whole_order(
         ],
         "annulled": None
         if order.annulled is None
-        else {"at": utc(order.annulled.at), "by": str(order.annulled.by), "reason": order.annulled.reason},
+        else {"at": utc(order.annulled.at), "by": named(order.annulled.by), "reason": order.annulled.reason},
         "verdicts": list[EntryFacts](islice(entry_facts(order), most)),
         "names": list(islice(entries, most)),
     }

@@ -17,6 +17,7 @@ from dnsblock.orders.state import State
 from dnsblock.policy.lifting import OPENS, Lifting, lifting_of
 from dnsblock.policy.order_facts import whole_order
 from dnsblock.policy.snapshot import Policy
+from dnsblock.principal import Principal
 from dnsblock.times import utc
 
 SCHEMA = "dnsblock.receipt/1"
@@ -51,7 +52,8 @@ def receipt_of(
     `sees`: the issuers whose orders the caller may see; None: all, and the lists.
     """
     order, instance = life.order, signer.instance
-    facts = whole_order(life, state, config, now, most=None)
+    named = Principal.public if sees is not None else str
+    facts = whole_order(life, state, config, now, most=None, named=named)
     content = {
         "schema": SCHEMA,
         "instance": instance.origin,

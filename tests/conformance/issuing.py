@@ -22,7 +22,8 @@ ZONES = [
     {"name": "ministry", "issuer": ISSUER, "unsigned": "accept", "answer": "sinkhole"},
     {"name": "court", "issuer": COURT, "unsigned": "accept", "answer": "sinkhole"},
 ]
-TOKENS = {name: f"dnsblock-{name}-{'x' * 40}" for name in ("ministry", "reader", "court", "old")}
+NAMES = ("ministry", "reader", "court", "old", "noc", "chief")
+TOKENS = {name: f"dnsblock-{name}-{'x' * 40}" for name in NAMES}
 
 
 def by_token(
@@ -31,6 +32,12 @@ def by_token(
     """A line of the file of clients, for the token of this name."""
     digest = hashlib.sha256(TOKENS[name].encode()).hexdigest()
     return {"name": name, "sha256": digest, "roles": list(roles), "issuers": list(issuers)}
+
+
+def staff(name: str, *roles: str) -> dict:
+    """A line of the file of clients, for the token of one of the provider's own staff."""
+    digest = hashlib.sha256(TOKENS[name].encode()).hexdigest()
+    return {"name": name, "sha256": digest, "roles": list(roles)}
 
 
 def by_certificate(
@@ -47,6 +54,8 @@ CLIENTS = [
     by_token("ministry"),
     by_token("reader", roles=["read"]),
     by_token("court", issuers=[COURT]),
+    staff("noc", "watch"),
+    staff("chief", "operate"),
     by_certificate("officer.ministry.example"),
 ]
 

@@ -13,7 +13,7 @@ from ports import free_port
 
 from .asking import TIMEOUT
 from .harness import ISSUER, Subject, is_sinkholed
-from .issuing import CLIENTS, COURT, TOKENS, IssuersApi, by_certificate, by_token, form, problem
+from .issuing import CLIENTS, COURT, TOKENS, IssuersApi, by_certificate, by_token, form, problem, staff
 from .orders import as_yaml, block, unblock
 from .tools import run, tool, wait_for
 
@@ -501,7 +501,11 @@ def test_a_reload_opens_moves_and_closes_the_api(api: IssuersApi):
         ([by_token("ministry") | {"certificate": "x"}], "one of sha256"),
         ([by_token("ministry", roles=["admin"])], "roles"),
         ([by_token("ministry", roles=[])], "roles"),
-        ([by_token("ministry", issuers=[])], "issuers"),
+        ([by_token("ministry", issuers=[])], "issuers: must name at least one"),
+        ([by_token("noc", roles=["watch"], issuers=[ISSUER])], "issuers: must be absent"),
+        ([by_token("noc", roles=["operate"]) | {"issuers": [ISSUER]}], "issuers: must be absent"),
+        ([by_token("noc", roles=["watch", "read"])], "not of both"),
+        ([by_token("ministry"), staff("noc", "watch") | {"name": "ministry"}], "rename one"),
         ([by_token("ministry"), by_token("ministry") | {"name": "other"}], "already"),
         ([by_token("ministry") | {"name": "not a name"}], "name"),
     ],

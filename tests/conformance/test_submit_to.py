@@ -373,5 +373,16 @@ def test_order_token_takes_roles_and_issuers(tmp_path: Path):
     made = json.loads(run([*command, "--issuer", "b.example"]).stdout)
     assert made["client"]["roles"] == ["read"]
     assert made["client"]["issuers"] == ["a.example", "b.example"]
-    for wrong in (["Not A Name", "--issuer", ISSUER], ["name", "--issuer", "x y"], ["name"]):
+    wrong_ones = (["Not A Name", "--issuer", ISSUER], ["name", "--issuer", "x y"], ["name"])
+    for wrong in (*wrong_ones, ["name", "--role", "watch", "--issuer", ISSUER]):
         assert run([dnsblock(), "order", "token", *wrong]).returncode == 2
+
+
+def test_order_token_for_staff_has_no_issuers(tmp_path: Path):
+    """`watch` and `operate` concern all issuers."""
+    command = [dnsblock(), "order", "token", "noc", "--role", "watch", "-c", NO_DAEMON]
+    made = json.loads(run([*command, "--json"]).stdout)
+    assert (made["client"]["roles"], "issuers" in made["client"]) == (["watch"], False)
+    assert re.search(
+        r"^  - \{name: noc, sha256: [0-9a-f]{64}, roles: \[watch\]\}$", run(command).stdout, re.MULTILINE
+    )
