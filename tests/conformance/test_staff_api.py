@@ -1,4 +1,4 @@
-"""The provider's own staff on the HTTPS API: what `watch` and `operate` allow, and what the ledger records."""
+"""The provider's own staff on the HTTPS API: the effect of `watch` and `operate`, and the records."""
 
 import json
 
