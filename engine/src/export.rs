@@ -14,6 +14,7 @@ use crate::policy::names::SEED;
 use crate::policy::zone_data::is_trigger;
 use crate::policy::{Decision, PlacedZone, Snapshot};
 
+mod copy;
 pub mod data;
 mod levels;
 mod names;
@@ -81,7 +82,7 @@ pub fn write(
     let mut output = Output { snapshot, out, comment, counts: Exported::default(), named: 0 };
     output.out.write_all(head.as_bytes())?;
     match format {
-        Format::Rpz => rpz::write(&mut output, origin)?,
+        Format::Rpz => write_rpz(&mut output, origin)?,
         Format::Text => names::write_text(&mut output)?,
         Format::Hosts => names::write_hosts(&mut output)?,
     }
@@ -95,6 +96,17 @@ pub fn write(
     )?;
     output.out.flush()?;
     Ok(output.counts)
+}
+
+/// Writes a policy zone that gives its answers itself as it is, if it is alone; otherwise all decisions.
+fn write_rpz<W: Write>(output: &mut Output<'_, W>, origin: &Name) -> io::Result<()> {
+    if let [alone] = output.snapshot.zones()
+        && alone.zone.gives_answers()
+        && copy::write(output, &alone.zone, origin)?
+    {
+        return Ok(());
+    }
+    rpz::write(output, origin)
 }
 
 /// Refuses zones in which some clients may see more than others, unless the format has this.

@@ -198,6 +198,17 @@ impl PolicyZone {
         self.records.is_some()
     }
 
+    /// Whether the answers are those of its records, and no profile overrides them.
+    pub fn gives_answers(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| matches!(*records.answers, Answers::Given { .. }))
+    }
+
+    /// The answer of a rule as its records give it, with their own TTLs.
+    pub fn given_answer(&self, rule: u32) -> Option<Answer> {
+        let records = self.records.as_ref()?;
+        Answer::given(records.given.get(rule as usize)?, u32::MAX, None)
+    }
+
     /// Whether an address of a client may decide.
     pub fn has_client_triggers(&self) -> bool {
         self.client_prefixes().is_some_and(|clients| !clients.is_empty())
