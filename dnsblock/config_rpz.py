@@ -19,6 +19,7 @@ from dnsblock.values import (
 )
 
 GIVEN = "given"  # the answer of a zone of records: what they say (BIND's `policy given`)
+Late = Literal["keep", "shadow", "withdraw"]  # what happens to a list whose servers do not answer
 DNS_PORT, TLS_PORT = 53, 853  # RFC 1035 section 4.2; RFC 9103 section 7.3.1
 
 
@@ -46,7 +47,7 @@ class RpzOptions(Options):
     tls: TransferTls | None = None
     notify_from: Networks = ()  # who may send NOTIFY, besides the primaries
     # After the time that the zone's SOA record says, without any contact to a primary.
-    on_expire: Literal["keep", "shadow", "withdraw"] = "keep"
+    on_expire: Late = "keep"
     max_records: Annotated[int, Number, Field(ge=1, le=100_000_000)] = 30_000_000
     max_mb: Annotated[int, Number, Field(ge=1, le=16_384)] = 2048  # MiB, of messages and of the copy
     timeout_s: Annotated[int, Number, Field(ge=1, le=86_400)] = 600  # for a whole transfer

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dnsblock.config_rpz import GIVEN, RpzOptions
+from dnsblock.config_rpz import GIVEN, Late, RpzOptions
 from dnsblock.names import canonical
 from dnsblock.values import (
     AutoNumber,
@@ -56,6 +56,7 @@ class Guards(Options):
 Format = Literal[
     "auto", "plain", "subdomains", "hosts", "wildcard", "dnsmasq", "unbound", "adblock", "csv", "rpz"
 ]
+_OF_AGE = ("max_age_s", "on_late")
 Repair = Literal["bom", "crlf", "case", "dot", "scheme", "port", "path", "comma"]
 
 
@@ -72,6 +73,9 @@ class Source(Options):
     timeout_s: Annotated[int, Number, Field(ge=1, le=86_400)] = 600  # for a whole download
     ca: FilePath | None = None  # null: the system trust store
     authorization: FilePath | None = None  # a file with one line, the header
+    # Of a feed: how long after the last successful fetch its list counts as current; null: for ever.
+    max_age_s: Annotated[int, Number, Field(ge=1, le=31_536_000)] | None = None
+    on_late: Late = "keep"  # what happens then
     missing: Literal["reject", "start"] = "reject"  # at startup without any version of the list
     guards: Guards = as_written({})
 
@@ -79,6 +83,8 @@ class Source(Options):
     def _is_possible(self) -> Self:
         if self.every_s is not None and not 1 <= self.every_s <= 31_536_000:
             raise ValueError("every_s must be from 1 to 31536000, or auto")
+        if self.max_age_s is None and "on_late" in self.model_fields_set:
+            raise ValueError("on_late belongs to max_age_s: without it, no list is late")
         if self.format != "csv" and {"column", "separator"} & self.model_fields_set:
             raise ValueError("column and separator belong to format csv")
         return self
@@ -126,9 +132,13 @@ class Zone(Options):
             )
         if self.match == "exact" and self.source.format == "wildcard":
             raise ValueError("match: exact would leave a list of *.name without effect: use subtree or below")
-        feed_alone = {"ca", "authorization", "timeout_s"} & self.source.model_fields_set
+        feed_alone = {"ca", "authorization", "timeout_s", *_OF_AGE} & self.source.model_fields_set
         if isinstance(self.place, Path) and feed_alone:
             raise ValueError(f"{', '.join(sorted(feed_alone))}: belongs to a feed, not to a file")
+        least = 2 * self.every_seconds
+        if self.is_feed and self.source.max_age_s is not None and self.source.max_age_s < least:
+            reason = f"must be at least twice every_s ({least:,}): one failed fetch would make the list late"
+            raise ValueError(f"max_age_s {reason}")
         if self.issuer is None and "unsigned" in self.model_fields_set:
             raise ValueError("unsigned belongs to an issuer: a list is not signed")
         if self.addresses is not None and self.targets == "ignore":
@@ -147,7 +157,8 @@ class Zone(Options):
         of_lists = {"match"} & self.model_fields_set | own & self.source.model_fields_set
         if of_lists:
             raise ValueError(f"{', '.join(sorted(of_lists))}: belongs to a list, not to rpz")
-        of_feeds = {"ca", "authorization", "timeout_s", "max_mb", "every_s"} & self.source.model_fields_set
+        feed_options = {"ca", "authorization", "timeout_s", "max_mb", "every_s", *_OF_AGE}
+        of_feeds = feed_options & self.source.model_fields_set
         if self.is_transferred and of_feeds:
             raise ValueError(f"{', '.join(sorted(of_feeds))}: belongs to a list, see the options of rpz")
         if self.is_transferred:
@@ -202,6 +213,11 @@ class Zone(Options):
     def is_transferred(self) -> bool:
         """Whether it is received by zone transfer."""
         return self.rpz is not None and self.rpz.primaries is not None
+
+    @property
+    def on_late(self) -> Late:
+        """The consequence if its servers have not answered for too long."""
+        return self.rpz.on_expire if self.rpz is not None and self.is_transferred else self.source.on_late
 
     @property
     def is_feed(self) -> bool:

@@ -48,14 +48,14 @@ def source() -> None:
 def list_sources(config_path: Path, as_json: bool) -> None:
     """Show each list: format, version, age and problems.
 
-    Exit code 1 if the current content of a list is rejected, or could not be fetched.
+    Exit code 1 if the current content of a list is rejected, could not be fetched, or has expired.
     """
     answer = client_of(config_path).sources()
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
         _print_sources(answer, config_path)
-    bad = any(one["rejected"] or one["fetch_error"] for one in answer["sources"])
+    bad = any(one["rejected"] or one["fetch_error"] or one["expired"] for one in answer["sources"])
     sys.exit(Exit.NO if bad else Exit.DONE)
 
 
@@ -86,6 +86,8 @@ def _print_sources(answer: dict[str, Any], config_path: Path) -> None:
             click.echo(f"list {one['zone']}: {printable(warning)}")
         if one["transfer"] is not None:
             click.echo(_transfer(one, local))
+        elif one["expires_at"] is not None and one["expired"] is None:
+            click.echo(f"list {one['zone']}: expires {local(one['expires_at'])}")
     print_rejected(answer["sources"], config_path)
 
 
@@ -119,8 +121,8 @@ def print_rejected(sources: list[dict[str, Any]], config_path: Path) -> None:
     for one in sources:
         if one["fetch_error"]:
             click.echo(f"list {one['zone']} could not be fetched: {printable(one['fetch_error'])}")
-        if one["transfer"] is not None and one["transfer"]["expired"] is not None:
-            click.echo(f"list {one['zone']} has expired: {printable(one['transfer']['expired'])}")
+        if one["expired"] is not None:
+            click.echo(f"list {one['zone']} has expired: {printable(one['expired'])}")
         if one["rejected"]:
             is_unfetched = one["rejected"]["codes"] == ["NOT_FETCHED"]
             state = (

@@ -242,6 +242,8 @@ def _source(view: View, zone: "Zone") -> dict[str, Any]:
         "fetched_at": utc(feed.fetched_at),
         "fetch_error": feed.error,
         "next_at": utc(feed.next_at),
+        "expires_at": utc(view.refresher.expires_at(zone)),
+        "expired": view.publisher.lists.expired.get(zone.name),
         "transfer": None
         if feed.transfer is None
         else _transfer(feed.transfer, view.publisher.lists.expired.get(zone.name)),

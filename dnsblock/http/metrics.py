@@ -30,6 +30,8 @@ from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchCode
 from dnsblock.http.control import View
 from dnsblock.http.export_metrics import exports
+from dnsblock.http.list_metrics import lists
+from dnsblock.http.order_metrics import OrderTimes
 from dnsblock.http.probe_metrics import probes
 from dnsblock.http.transfer_metrics import KINDS, transfers
 from dnsblock.lists.guards import CODES
@@ -49,6 +51,7 @@ class Metrics(Collector):
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._order_times = OrderTimes()
         self._last_success: float | None = None
         self._last_attempt: float | None = None
         self.registry = CollectorRegistry(auto_describe=False)
@@ -147,8 +150,9 @@ class Metrics(Collector):
         yield from _cache(counts)
         yield from _enforced(self._view)
         yield from _statements(self._view)
+        yield from self._order_times.collect(self._view)
         yield from probes(self._view)
-        yield from _lists(self._view)
+        yield from lists(self._view)
         yield from _listeners(self._view)
         yield _time_gauge("publish_last_success", "Time of the last successful publish.", self._last_success)
         yield _time_gauge(
@@ -507,57 +511,6 @@ def _statements(view: View) -> Iterator[Metric]:
         until = None if statement is None else statement.statement.valid_until
         valid_until.add_metric([issuer], _unix(until))
     yield from (gap, differs, valid_until)
-
-
-def _lists(view: View) -> Iterator[Metric]:
-    lines = GaugeMetricFamily(
-        "dnsblock_source_lines",
-        "Lines of the list version in force, by result.",
-        labels=["zone", "result"],
-    )
-    rejected_lines = GaugeMetricFamily(
-        "dnsblock_source_rejected_lines", "Rejected lines of a list, by reason.", labels=["zone", "reason"]
-    )
-    not_applicable = GaugeMetricFamily(
-        "dnsblock_source_not_applicable_lines",
-        "Lines that are valid but that names cannot express, by reason.",
-        labels=["zone", "reason"],
-    )
-    version = GaugeMetricFamily(
-        "dnsblock_source_version", "Number of the list version in force.", labels=["zone"]
-    )
-    accepted = GaugeMetricFamily(
-        "dnsblock_source_accepted_timestamp_seconds",
-        "When this version of the list was accepted. Unix time.",
-        labels=["zone"],
-    )
-    fetched = GaugeMetricFamily(
-        "dnsblock_source_fetched_timestamp_seconds",
-        "Time of the last successful fetch of a feed (200 or 304); 0 if none. Unix time.",
-        labels=["zone"],
-    )
-    rejected = GaugeMetricFamily(
-        "dnsblock_source_rejected",
-        "1 while the current content of the list is rejected or cannot be read, else 0.",
-        labels=["zone"],
-    )
-    for zone, listed in sorted(view.publisher.lists.listed.items()):
-        report = listed.report
-        for result in ("accepted", "repaired", "duplicate", "not_applicable", "rejected"):
-            lines.add_metric([zone, result], getattr(report, result))
-        for reason, count in report.rejected_by.items():
-            rejected_lines.add_metric([zone, reason], count)
-        for reason, count in report.not_applicable_by.items():
-            not_applicable.add_metric([zone, reason], count)
-        if listed.version is not None:
-            version.add_metric([zone], listed.version.number)
-            accepted.add_metric([zone], _unix(listed.version.accepted_at))
-    for zone in sorted(view.publisher.lists.listed.keys() | view.publisher.lists.missing.keys()):
-        rejected.add_metric([zone], float(zone in view.publisher.lists.rejections))
-    for feed in (zone.name for zone in view.config.zones if zone.is_feed):
-        state = view.refresher.states.get(feed)
-        fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))
-    yield from (lines, rejected_lines, not_applicable, version, accepted, fetched, rejected)
 
 
 def _listeners(view: View) -> Iterator[Metric]:

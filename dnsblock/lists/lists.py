@@ -14,6 +14,7 @@ from dnsblock.config import Config
 from dnsblock.config_zones import Zone
 from dnsblock.errors import Problem, Refused, printable
 from dnsblock.lists.compile import Options
+from dnsblock.lists.expiry import expires_at, remark
 from dnsblock.lists.files import MAX_SKIPPED_SHOWN, Watch
 from dnsblock.lists.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.lists.history.database import HistoryCorrupt
@@ -24,11 +25,6 @@ from dnsblock.lists.store import Store
 from dnsblock.log import event
 
 NONE = ""  # not the name of any zone
-EXPIRED = {  # the consequences, by `rpz.on_expire`
-    "keep": "the copy stays in force",
-    "shadow": "its matches are only counted",
-    "withdraw": "nothing of it is enforced",
-}
 
 
 @dataclass(slots=True)
@@ -39,7 +35,7 @@ class Lists:
     zones: set[str] = field(default_factory=set)  # the zones that were read or carried over
     listed: dict[str, ListVersion] = field(default_factory=dict)
     missing: dict[str, Rejection] = field(default_factory=dict)  # zones without an enforced list, and why
-    expired: dict[str, str] = field(default_factory=dict)  # zones without contact to a primary for too long
+    expired: dict[str, str] = field(default_factory=dict)  # zones without contact to a server for too long
     is_first: bool = True  # startup: nothing is enforced yet, and required lists must be available
 
     def read(
@@ -79,12 +75,11 @@ class Lists:
         return last.read(config, now, only=NONE)
 
     def _expired(self, zone: Zone, now: datetime) -> str | None:
-        """The remark on a zone whose copy is too old (SOA EXPIRE). None: it is not."""
-        transfer = source_of(zone, self.store).transfer()
-        if transfer is None or zone.rpz is None or transfer.expires_at > now:
-            return None
-        at = transfer.checked_at.isoformat(timespec="seconds").replace("+00:00", "Z")
-        return f"no primary was reached since {at}: {EXPIRED[zone.rpz.on_expire]}"
+        """The remark on a zone whose content is too old. None: it is not."""
+        source = source_of(zone, self.store)
+        contact = source.contact()
+        until = expires_at(zone, contact, source.transfer())
+        return None if contact is None or until is None or until > now else remark(zone, contact)
 
     def _can_carry_over(self, zone: Zone, config: Config) -> bool:
         """Whether a zone can be carried over without being read."""

@@ -6,6 +6,8 @@ Changes are published through the daemon, one at a time like every change.
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,7 +17,8 @@ from dnsblock._engine import Engine, RecordChanges
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_zones import Zone
-from dnsblock.errors import FetchFailed, Problem, Refused
+from dnsblock.errors import FetchFailed, PartlyRefused, Problem, Refused
+from dnsblock.lists.expiry import expires_at
 from dnsblock.lists.feed.schedule import MAX_PAUSE_SECONDS, Schedule
 from dnsblock.lists.files import Watch
 from dnsblock.lists.sources import FetchResult, Progress, source_of
@@ -59,7 +62,7 @@ class Refresher:
         self._locks: dict[str, asyncio.Lock] = {}
         self._notified: dict[str, asyncio.Event] = {}
         self._senders: dict[str, IPAddress] = {}  # of the last NOTIFY
-        self._ended: set[str] = set()  # zones that were published as too old
+        self._ended: dict[str, float] = {}  # zones that are too old: when to publish them again, if refused
         self._ahead: set[str] = set()  # zones of which changes are enforced before they are compiled
         self._compiling: dict[str, bool] = {}  # zones that are compiled in the background; True: once more
         self._tasks: asyncio.TaskGroup | None = None
@@ -79,8 +82,7 @@ class Refresher:
                     tasks.pop(zone).cancel()
                 for zone in wanted - tasks.keys():
                     tasks[zone] = group.create_task(self._follow(zone))
-                await self._end_expired(wanted)
-                await asyncio.sleep(TICK_SECONDS)
+                await asyncio.sleep(await self._end_expired(wanted))
 
     def notify(self, zone: str, sender: IPAddress | None = None) -> bool:
         """Looks at a list at once, or again if it is being fetched: its primary says that it has changed.
@@ -109,16 +111,34 @@ class Refresher:
         finally:
             loop.remove_reader(descriptor)
 
-    async def _end_expired(self, zones: Iterable[Zone]) -> None:
-        """Publishes zones that have become too old, whatever their primaries do meanwhile."""
-        for zone in zones:
-            transfer = self.states.get(zone.name, FetchStatus()).transfer
-            if not zone.is_transferred or transfer is None or transfer.expires_at > utc_now():
-                self._ended.discard(zone.name)
-            elif zone.name not in self._ended:
-                self._ended.add(zone.name)
-                with contextlib.suppress(Refused):
-                    await self._hooks.publish(f"list {zone.name}", zone.name)
+    async def _end_expired(self, zones: Iterable[Zone]) -> float:
+        """Publishes zones that have become too old, whatever their servers do meanwhile.
+
+        Returns the seconds until the next look.
+        """
+        due = [until for zone in zones if (until := await self._end(zone)) is not None]
+        return min([TICK_SECONDS, *(max(0.0, (until - utc_now()).total_seconds()) for until in due)])
+
+    async def _end(self, zone: Zone) -> datetime | None:
+        """Publishes a zone if it is too old. If not, returns when it will be; None: never."""
+        until = self.expires_at(zone)
+        if until is None or until > utc_now():
+            self._ended.pop(zone.name, None)
+            return until
+        if self._ended.get(zone.name, 0.0) <= time.monotonic():
+            self._ended[zone.name] = math.inf
+            try:
+                await self._hooks.publish(f"list {zone.name}", zone.name)
+            except PartlyRefused:
+                pass  # its content is rejected, or another one: it was published as too old
+            except Refused:  # `publish` logged the problem, which may pass: a full disk
+                self._ended[zone.name] = time.monotonic() + MAX_PAUSE_SECONDS
+        return None
+
+    def expires_at(self, zone: Zone) -> datetime | None:
+        """When the content of a list is too old, unless a server answers before; None: never."""
+        status = self.states.get(zone.name, FetchStatus())
+        return expires_at(zone, status.fetched_at, status.transfer)
 
     async def _follow(self, zone: Zone) -> None:
         watch, schedule = Watch(), source_of(zone, self._store).schedule()
@@ -279,8 +299,8 @@ def fetch_missing(config: Config, store: Store) -> dict[str, AtStartup]:
             continue
         source = source_of(zone, store)
         if not source.is_unfetched:
-            if (transfer := source.transfer()) is not None:
-                known[zone.name] = AtStartup(FetchStatus(fetched_at=transfer.checked_at, transfer=transfer))
+            if (contact := source.contact()) is not None:
+                known[zone.name] = AtStartup(FetchStatus(fetched_at=contact, transfer=source.transfer()))
             continue
         with store.history() as history:
             if history.current(zone.name) is not None:

@@ -8,12 +8,14 @@ The source of a zone is made when it is needed: an operator may replace a file b
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
 from dnsblock._engine import ListUnreadable, zone_files
 from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchFailed, Problem, Refused
+from dnsblock.lists.feed.contact import last_contact
 from dnsblock.lists.feed.schedule import FetchSchedule, PollSchedule, Schedule
 from dnsblock.lists.files import ListFiles, Watch, file_at, files_in, readable
 from dnsblock.lists.store import Store
@@ -49,6 +51,9 @@ class Source(Protocol):
 
     def schedule(self) -> Schedule:
         """When to look for new content."""
+
+    def contact(self) -> datetime | None:
+        """The last successful fetch, as it is stored; None if there was none."""
 
     def transfer(self) -> TransferState | None:
         """The last contact to a primary; None if there was none, or no zone transfer."""
@@ -92,6 +97,9 @@ class FileSource:
 
     def schedule(self) -> Schedule:
         return PollSchedule(self.zone.every_seconds)
+
+    def contact(self) -> datetime | None:
+        return None
 
     def transfer(self) -> TransferState | None:
         return None
@@ -178,6 +186,9 @@ class FeedSource:
     def schedule(self) -> Schedule:
         return FetchSchedule(self.zone.every_seconds)
 
+    def contact(self) -> datetime | None:
+        return last_contact(self.store.download(self.zone.name))
+
     def transfer(self) -> TransferState | None:
         return None
 
@@ -228,6 +239,9 @@ class TransferSource:
 
     def schedule(self) -> Schedule:
         return TransferSchedule(self.transfer)
+
+    def contact(self) -> datetime | None:
+        return None if (last := self.transfer()) is None else last.checked_at
 
     def transfer(self) -> TransferState | None:
         return TransferState.load(self.copies.state)

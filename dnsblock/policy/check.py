@@ -77,12 +77,12 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     zones: list[CheckedZone] = [
         {
             "name": zone.name,
-            "mode": zone.mode,
-            "entries": compiled.entries,
-            "digest": compiled.digest,
+            "mode": "shadow" if placed.is_shadow else "enforce",  # also of a list that has expired
+            "entries": placed.zone.entries,
+            "digest": placed.zone.digest,
             "report": reports.get(zone.name),
         }
-        for zone, compiled in zip(config.zones, policy.zones, strict=True)
+        for zone, placed in zip(config.zones, policy.plan, strict=True)
     ]
     notes = (
         *draft.notes,

@@ -301,14 +301,13 @@ def with_records(
 
 
 def is_withdrawn(zone: Zone, lists: Lists) -> bool:
-    """Whether nothing of a zone is enforced, since its primaries are out of reach for too long."""
-    return zone.rpz is not None and zone.rpz.on_expire == "withdraw" and zone.name in lists.expired
+    """Whether nothing of a zone is enforced, since its servers are out of reach for too long."""
+    return zone.on_late == "withdraw" and zone.name in lists.expired
 
 
 def is_shadow(zone: Zone, lists: Lists) -> bool:
     """Whether matches of a zone are only counted: as configured, or since it has expired."""
-    has_ended = zone.rpz is not None and zone.rpz.on_expire == "shadow" and zone.name in lists.expired
-    return zone.is_shadow or has_ended
+    return zone.is_shadow or (zone.on_late == "shadow" and zone.name in lists.expired)
 
 
 def list_zone(zone: Zone, config: Config, names: Names | None) -> PolicyZone:

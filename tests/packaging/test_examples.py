@@ -153,7 +153,7 @@ def test_promtool_accepts_the_alerts():
     """promtool(1): `check rules`."""
     result = promtool("check", "rules", ALERTS)
     assert result.returncode == 0, result
-    assert f"{len(FIRES)} rules found" in result.stdout
+    assert f"{len(FIRES) + len(RECORDS)} rules found" in result.stdout
 
 
 def test_the_alerts_use_existing_metrics(isp: dict):
@@ -230,6 +230,10 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'dnsblock_zone_info{zone="kominfo", kind="orders", digest="3"}': "1x310",
         },
     ),
+    "DnsblockListExpired": (
+        {'dnsblock_source_expired{zone="national"}': "0x10 1x20"},
+        {'dnsblock_source_expired{zone="national"}': "1x18 0x12"},
+    ),
     "DnsblockListOld": (
         {
             'dnsblock_source_fetched_timestamp_seconds{zone="national"}': "-90000x30",
@@ -243,6 +247,29 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "DnsblockOrderBreached": (
         {'dnsblock_orders_breached{issuer="a"}': "1x30"},
         {'dnsblock_orders_breached{issuer="a"}': "0x30"},
+    ),
+    "DnsblockOrderEnforcedLate": (
+        {
+            'dnsblock_order_enforced_seconds_count{action="block"}': "5x10 6x20",
+            'dnsblock_order_enforced_seconds_bucket{action="block", le="60.0"}': "5x30",
+        },
+        {
+            'dnsblock_order_enforced_seconds_count{action="block"}': "5x10 6x20",
+            'dnsblock_order_enforced_seconds_bucket{action="block", le="60.0"}': "5x10 6x20",
+            # Old ones, in the ledger since before the last restart.
+            'dnsblock_order_enforced_seconds_count{action="unblock"}': "5x30",
+            'dnsblock_order_enforced_seconds_bucket{action="unblock", le="60.0"}': "2x30",
+        },
+    ),
+    "DnsblockOrderVerifiedLate": (
+        {
+            'dnsblock_order_verified_seconds_count{action="unblock"}': "5x10 7x20",
+            'dnsblock_order_verified_seconds_bucket{action="unblock", le="900.0"}': "5x10 6x20",
+        },
+        {
+            'dnsblock_order_verified_seconds_count{action="unblock"}': "5x10 7x20",
+            'dnsblock_order_verified_seconds_bucket{action="unblock", le="900.0"}': "5x10 7x20",
+        },
     ),
     "DnsblockOrderDeadlineNear": (
         {'dnsblock_orders_next_deadline_timestamp_seconds{issuer="a"}': "3000x30"},
@@ -403,6 +430,48 @@ MINUTES = {
     "DnsblockListLostNames": 24 * 60,
 }
 HOURLY = ("DnsblockListStopped", "DnsblockListLostNames")  # their series have one value per hour
+
+
+# Series, and the value of each recording rule after 20 minutes of them.
+RECORDS: dict[str, tuple[dict[str, str], float]] = {
+    "zone:dnsblock_digests:count": (
+        {
+            'dnsblock_zone_info{instance="a", zone="z", kind="list", digest="1"}': "1x30",
+            'dnsblock_zone_info{instance="b", zone="z", kind="list", digest="1"}': "1x10 _x20",
+            'dnsblock_zone_info{instance="b", zone="z", kind="list", digest="2"}': "_x10 1x20",
+        },
+        2,
+    ),
+    "zone:dnsblock_converged_timestamp_seconds:last": (  # the instances differ from minute 11 on
+        {
+            'dnsblock_zone_info{instance="a", zone="z", kind="list", digest="1"}': "1x30",
+            'dnsblock_zone_info{instance="b", zone="z", kind="list", digest="1"}': "1x10 stale",
+            'dnsblock_zone_info{instance="b", zone="z", kind="list", digest="2"}': "_x11 1x19",
+        },
+        600,
+    ),
+}
+
+
+@pytest.mark.parametrize("record", re.findall(r"- record: (\S+)", ALERTS.read_text()))
+def test_every_recording_rule_has_the_value_that_it_should(tmp_path: Path, record: str):
+    """promtool(1): `test rules`. Dashboards and alerts use the rules."""
+    series, value = RECORDS[record]
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": record,
+                "eval_time": "20m",
+                "exp_samples": [{"labels": f'{record}{{zone="z"}}', "value": value}],
+            }
+        ],
+    }
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [test]}))
+    result = promtool("test", "rules", file)
+    assert result.returncode == 0, result
 
 
 def fires(folder: Path, alert: str, series: dict[str, str]) -> bool:

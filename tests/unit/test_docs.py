@@ -284,7 +284,7 @@ zones:
   - {name: ministry, issuer: ministry.example, unsigned: accept, answer: sinkhole}
   - {name: court, issuer: court.example, unsigned: accept, answer: sinkhole}
   - {name: listed, list: list.txt, answer: nodata, source: {guards: {rejected_percent: off}}}
-  - {name: feed, list: "https://127.0.0.1:1/", answer: nodata, source: {missing: start}}
+  - {name: feed, list: "https://127.0.0.1:1/", answer: nodata, source: {missing: start, max_age_s: 7200}}
   - {name: planned, issuer: planned.example, answer: nodata, mode: shadow}
   - {name: transferred, rpz: {primaries: ["127.0.0.1:1"]}, answer: given}
 """

@@ -53,6 +53,8 @@ DOORS = {
         "dnsblock.http.probe_metrics",
         "dnsblock.http.export_metrics",
         "dnsblock.http.transfer_metrics",
+        "dnsblock.http.list_metrics",
+        "dnsblock.http.order_metrics",
     },
     # And the package itself, for its version. `names` uses nothing but the name parser.
     "dnsblock._engine": {

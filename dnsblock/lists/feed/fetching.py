@@ -1,4 +1,4 @@
-"""Fetches the feed of a zone if it was modified, and stores its validators."""
+"""Fetches the feed of a zone if it was modified; stores its validators and when its server last answered."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dnsblock import durable
+from dnsblock.clock import utc_now
 from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchFailed
+from dnsblock.lists.feed.contact import known_of
 from dnsblock.lists.feed.fetch import Feed, Fetched, Progress, Validators, fetch
 from dnsblock.lists.store import Store
 from dnsblock.log import event, fault
@@ -52,11 +54,18 @@ async def download(
 
 async def _download(zone: Zone, store: Store, progress: Progress | None, *, whole: bool) -> Fetched | None:
     into = store.download(zone.name)
-    known = into.with_suffix(".json")
+    known = known_of(into)
     validators = None if whole else await asyncio.to_thread(_validators, zone, into, known)
     fetched = await fetch(feed_of(zone), into, validators, progress)
     if fetched is not None:
-        await asyncio.to_thread(_store_validators, zone, fetched.validators, known)
+        await asyncio.to_thread(_store, zone, fetched.validators, known)
+    elif validators is not None:
+        try:
+            await asyncio.to_thread(_write, zone, validators, known)
+        except OSError as err:
+            reason = f"{err.filename or known}: {err.strerror or err}"
+            advice = "free disk space (`df -h`), and check that the daemon's user can write to the folder"
+            raise FetchFailed(feed_of(zone).place, "UNWRITABLE", f"{reason}: {advice}") from err
     return fetched
 
 
@@ -69,9 +78,16 @@ def _validators(zone: Zone, downloaded: Path, known: Path) -> Validators | None:
     return None
 
 
-def _store_validators(zone: Zone, validators: Validators, known: Path) -> None:
-    """Stores the validators. If this fails, the next fetch is a complete download, nothing worse."""
-    with contextlib.suppress(OSError):
-        size = known.with_suffix(".txt").stat().st_size
-        stored = {"url": str(zone.place), "size": size} | asdict(validators)
-        durable.write(known, json.dumps(stored).encode())
+def _store(zone: Zone, validators: Validators, known: Path) -> None:
+    """Stores the facts about a download. If this fails, the next fetch is a complete one, nothing worse."""
+    try:
+        _write(zone, validators, known)
+    except OSError:
+        with contextlib.suppress(OSError):
+            known.unlink(missing_ok=True)  # its time is that of an earlier download
+
+
+def _write(zone: Zone, validators: Validators, known: Path) -> None:
+    size = known.with_suffix(".txt").stat().st_size
+    stored = {"url": str(zone.place), "size": size, "checked_at": utc_now().isoformat()}
+    durable.write(known, json.dumps(stored | asdict(validators)).encode())
