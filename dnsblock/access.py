@@ -115,14 +115,17 @@ class ApiAccess:
         return found[0] if len(found) == 1 else None
 
 
-def read_access(options: ApiOptions, former: ApiAccess | None = None) -> ApiAccess:
-    """Reads all files of the API. Raises `Refused`. If none has changed, returns the `former` access."""
+def read_access(options: ApiOptions, former: ApiAccess | None = None, *, of: str = "api") -> ApiAccess:
+    """Reads all files of the API, or of the console. Raises `Refused`.
+
+    If none has changed, returns the `former` access. `of`: the option with the paths.
+    """
     files: dict[str, tuple[Path, str]] = {}
     for option in ("certificate", "key", "clients", "tokens"):
         path: Path | None = getattr(options, option)
         if path is not None:
             data = document.read_bytes(path, max_bytes=MAX_BYTES)
-            files[f"api.{option}"] = (path, hashlib.sha256(data).hexdigest())
+            files[f"{of}.{option}"] = (path, hashlib.sha256(data).hexdigest())
     if former is not None and former.files == files:
         return former
     clients = read_clients(options.tokens)

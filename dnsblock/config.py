@@ -4,6 +4,7 @@
 Switches and words such as `auto` are parsed here, so that no other module compares strings.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -288,8 +289,35 @@ class ApiOptions(Options):
     clients: FilePath | None = None  # PEM: the authorities of client certificates; null: tokens only
 
 
+class ConsoleOptions(Options):
+    """The console: web pages over HTTPS, on its own listener or on that of the API."""
+
+    listen: Listen | None = None  # null: on the listener of `api`, below /console/
+    # Its own files, as in `api`; if all of them are null, those of `api`.
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+    tokens: FilePath | None = None
+    clients: FilePath | None = None
+
+    @property
+    def has_own_files(self) -> bool:
+        """Whether it has its own certificate and clients."""
+        return self.certificate is not None
+
+    @model_validator(mode="after")
+    def _has_all_files_or_none(self) -> Self:
+        needed = [self.certificate, self.key, self.tokens]
+        if any(needed) != all(needed) or (self.clients is not None and not all(needed)):
+            raise ValueError(
+                "set all of certificate, key and tokens, or leave all files out to use those of `api`"
+            )
+        if all(needed) and self.listen is None:
+            raise ValueError("its own files need its own address: set listen")
+        return self
+
+
 class Http(Options):
-    """The HTTP listeners: metrics, the control socket and the issuers' API."""
+    """The HTTP listeners: metrics, the control socket, the issuers' API and the console."""
 
     max_connections: Annotated[int, Number, Field(ge=8, le=10_000)] = 256  # per listener
 
@@ -365,6 +393,7 @@ class Config(Options):
     user: Annotated[str, Field(min_length=1, max_length=32)] | None = None  # the daemon switches to it
     metrics: Listen | None = as_written("127.0.0.1:9353")
     api: ApiOptions | None = None  # for issuers; null: none
+    console: ConsoleOptions | None = None  # web pages; null: none
     http: Http = as_written({})
     fleet: Annotated[tuple[FleetPlace, ...], Field(max_length=1000)] = ()  # instances to compare with
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
@@ -381,6 +410,24 @@ class Config(Options):
     def path(self) -> Path:
         """The file these settings were read from."""
         return self._path
+
+    @model_validator(mode="after")
+    def _console_has_files(self) -> Self:
+        if self.console is not None and not self.console.has_own_files and self.api is None:
+            raise ValueError("console: needs `api`, or its own listen, certificate, key and tokens")
+        return self
+
+    @property
+    def https(self) -> Mapping[str, ApiOptions]:
+        """The files behind `api` and `console`, by option."""
+        found = {} if self.api is None else {"api": self.api}
+        console = self.console
+        if console is None or (self.api is None and not console.has_own_files):
+            return found
+        if console.has_own_files:
+            own = {name: getattr(console, name) for name in ApiOptions.model_fields}
+            return {**found, "console": ApiOptions.model_construct(**own)}
+        return {**found, "console": found["api"]}
 
     @property
     def answer_names(self) -> frozenset[str]:

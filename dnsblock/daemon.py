@@ -8,7 +8,9 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 from dnsblock import advance, handover
 from dnsblock.actions import Actions
@@ -23,6 +25,7 @@ from dnsblock.http.api import control_app
 from dnsblock.http.connections import connections_of
 from dnsblock.http.issuers import Gate, issuers_app
 from dnsblock.http.metrics import Metrics, metrics_app
+from dnsblock.http.series import Series
 from dnsblock.http.server import bind_control, bind_listeners, serve
 from dnsblock.http.traffic import Traffic
 from dnsblock.listeners import Bound, bind_engine
@@ -47,6 +50,8 @@ from dnsblock.publishing import Publisher
 from dnsblock.startup import CompiledAhead, Startup
 from dnsblock.values import Endpoint
 from dnsblock.verification import Verification
+from dnsblock.web.console.beside import BesideApi
+from dnsblock.web.console.gate import ConsoleGate
 
 TICK_SECONDS = 1.0  # how often engine events are read, and a step of the clock is detected
 
@@ -77,10 +82,11 @@ class Daemon:
             self.impact_runs = ImpactRuns(self.engine)
             # Everything that can fail comes before the record, so a failed startup has accepted nothing.
             self.control = self._resources.enter_context(bind_control(config.control))
-            self.gate = Gate(startup.draft.access, config.http.max_connections)
-            self.http["api"] = self.gate.connections
-            apps = {"metrics": lambda: metrics_app(self.metrics), "api": lambda: issuers_app(self, self.gate)}
-            self.listeners = bind_listeners(config, apps, self.http, self._resources)
+            access, most = startup.draft.access, config.http.max_connections
+            self.gate = Gate(access.get("api"), most)
+            self.console = ConsoleGate(access.get("console"), most)
+            self.http |= {"api": self.gate.connections, "console": self.console.connections}
+            self.listeners = bind_listeners(config, _apps(self), self.http, self._resources)
             drop(config, [descriptor for _, some in self.engine.sockets() for descriptor in some])
             parts = (self.engine, self.metrics, self._take_over, self.http_endpoints)
             self.publisher = Publisher(startup.record(), *parts)
@@ -90,7 +96,8 @@ class Daemon:
             if isinstance(err, OSError):
                 raise as_refused(err) from err
             raise
-        self.traffic = Traffic(self.counters())
+        counts = self.counters()
+        self.traffic, self.series = Traffic(counts), Series(counts, time.monotonic())
         self.statements = Statements()
         for zone, start in at_startup.items():
             if start.result is not None:
@@ -240,7 +247,9 @@ class Daemon:
 
     def _watch_engine(self) -> None:
         if self.traffic.is_due():
-            self.traffic.sample(self.counters())
+            counts = self.counters()
+            self.traffic.sample(counts)
+            self.series.add(counts, self.publisher.entries, utc_now(), time.monotonic())
         for text in self.engine.take_events():
             event(logging.WARNING, text)
         if self.engine.running() < self.workers:
@@ -286,7 +295,9 @@ class Daemon:
         config = bound.config
         if bound.listening is not None:
             self._socket_store.keep(self.engine.sockets())
-        self.gate.renew(self.publisher.inputs.access)
+        access = self.publisher.inputs.access
+        self.gate.renew(access.get("api"))
+        self.console.renew(access.get("console") if "console" in config.https else None)
         for option, new in bound.http.items():
             self.gate.streams.end()
             await self.listeners[option].move(new)
@@ -346,9 +357,24 @@ class Daemon:
         return [str(Endpoint.of(address)) for address in self.engine.addresses()]
 
 
+def _apps(daemon: Daemon) -> dict[str, Callable[[], Any]]:
+    """Makes the application of each HTTP listener, by option."""
+
+    def console() -> Any:
+        from dnsblock.web.console.app import console_app  # a daemon without a console starts sooner
+
+        return console_app(daemon, daemon.console)
+
+    return {
+        "metrics": lambda: metrics_app(daemon.metrics),
+        "api": lambda: BesideApi(daemon, issuers_app(daemon, daemon.gate), console),
+        "console": console,
+    }
+
+
 @contextlib.asynccontextmanager
 async def _servers(daemon: Daemon) -> AsyncIterator[None]:
-    """Runs control API, metrics and issuers' API."""
+    """Runs control API, metrics, issuers' API and console."""
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(serve(control_app(daemon), daemon.control, daemon.http["control"]))
         for listener in daemon.listeners.values():

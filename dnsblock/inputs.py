@@ -78,7 +78,7 @@ class Inputs:
         """Keeps the secrets and the digests of referenced files, once they are in force."""
         self._secrets = draft.secrets or self._secrets
         self.references = draft.references
-        self.access = draft.access or self.access
+        self.access = {**self.access, **draft.access}
         self.files = self.files if draft.files is None else draft.files
 
     @contextlib.asynccontextmanager
@@ -127,19 +127,25 @@ class Inputs:
             # In this thread, so that no order waits for it.
             zones = compile_lists(draft.config, draft.lists, in_force.list_zones)
             problems = (*problems, *unusable, *draft.problems)
-            draft = replace(draft.with_access(access or self.access), problems=problems)
+            draft = replace(draft.with_access(access), problems=problems)
             return replace(draft, restart_needed=restart_needed, list_zones=zones)
 
     def _read_access(
         self, wanted: Config, config: Config
-    ) -> tuple[Config, ApiAccess | None, tuple[Problem, ...]]:
-        """The credentials of the issuers' API. If they cannot be used, the previous ones stay in force."""
-        if wanted.api is None:
-            return wanted, None, ()
-        try:
-            return wanted, read_access(wanted.api, self.access), ()
-        except Refused as err:
-            return wanted.model_copy(update={"api": config.api}), None, err.problems
+    ) -> tuple[Config, dict[str, ApiAccess], tuple[Problem, ...]]:
+        """The credentials of API and console. If some cannot be used, the previous ones stay in force."""
+        access: dict[str, ApiAccess] = {}
+        problems: list[Problem] = []
+        for option, files in wanted.https.items():
+            former = self.access.get(option)
+            try:
+                access[option] = read_access(files, former, of=option)
+            except Refused as err:
+                problems.extend(err.problems)
+                wanted = wanted.model_copy(update={option: getattr(config, option)})
+                if former is not None and option in config.https:
+                    access[option] = former
+        return wanted, access, tuple(dict.fromkeys(problems))
 
     def read_lists(self, present: Callable[[], Present], only: str | None) -> ReadLists:
         """Reads the lists again, or the list of one zone, in a thread. Raises `Refused`."""

@@ -53,7 +53,7 @@ class HttpSocket:
 
     @classmethod
     def bind(cls, config: Config, option: str) -> "HttpSocket":
-        """Listens on the address of `metrics` or `api`. Raises `Refused`."""
+        """Listens on the address of `metrics`, `api` or `console`. Raises `Refused`."""
         endpoint = _endpoint(config, option)
         return cls() if endpoint is None else cls(_bind_http(endpoint, option))
 
@@ -102,7 +102,8 @@ def _endpoint(config: Config, option: str) -> Endpoint | None:
     """The configured address of an HTTP listener."""
     if option == "metrics":
         return config.metrics
-    return None if config.api is None else config.api.listen
+    options = config.api if option == "api" else config.console
+    return None if options is None else options.listen
 
 
 def _addresses(config: Config) -> list[tuple[Any, int]]:

@@ -44,7 +44,7 @@ class Startup:
         cls, config: Config, recorder: Recorder, store: Store, at: datetime, ahead: "CompiledAhead"
     ) -> "Startup":
         """Reads and compiles. Raises `Refused`."""
-        access = None if config.api is None else read_access(config.api)
+        access = {option: read_access(files, of=option) for option, files in config.https.items()}
         draft = _read(config, recorder, store).with_access(access)
         inbox = _inbox(draft, has_ledger=bool(recorder.ledger.records))
         return cls(recorder, store, draft, recorder.compile(draft, known=ahead.result()), at, inbox)

@@ -36,3 +36,13 @@ def local(time: datetime, zone: tzinfo) -> str:
 def local_text(text: str, zone: str) -> str:
     """A time of the API in a time zone, for people."""
     return local(datetime.fromisoformat(text), ZoneInfo(zone))
+
+
+def duration(seconds: int, units: tuple[str, str, str] = ("d", "h", "min")) -> str:
+    """A time span in its two largest units, rounded down."""
+    day, hour, minute = units
+    minutes = seconds // 60
+    days, hours, rest = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days} {day} {hours} {hour}"
+    return f"{hours} {hour} {rest} {minute}" if hours else f"{rest} {minute}"

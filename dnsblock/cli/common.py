@@ -106,15 +106,6 @@ def local_time(time: str | None, zone: str) -> str:
     return "-" if time is None else local_text(time, zone)
 
 
-def duration(seconds: int) -> str:
-    """A time span in its two largest units, rounded down."""
-    minutes = seconds // 60
-    days, hours, rest = minutes // 1440, minutes // 60 % 24, minutes % 60
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {rest} min" if hours else f"{rest} min"
-
-
 def client_of(config_path: Path) -> Client:
     """The client for the daemon with this configuration."""
     return Client(control_socket(config_path))

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from dnsblock.cli.texts import Texts
 from dnsblock.errors import printable
+from dnsblock.texts import Texts
 
 ACTIONS = {
     "block": "block names",

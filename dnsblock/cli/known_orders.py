@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnsblock.cli.common import client_of
-from dnsblock.cli.texts import Texts
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
+from dnsblock.texts import Texts
 
 if TYPE_CHECKING:
     from dnsblock.orders.authoring import Previous

@@ -16,8 +16,8 @@ import click
 from dnsblock.cli.common import EXIT_CODES, common, leave
 from dnsblock.cli.dialog import ACTIONS, Dialog
 from dnsblock.cli.known_orders import KnownOrders
-from dnsblock.cli.texts import Texts, language_of
 from dnsblock.errors import Exit, Problem, Refused, printable
+from dnsblock.texts import Texts, language_of
 from dnsblock.times import local
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from dnsblock.cli.common import (
     Commands,
     client_of,
     common,
-    duration,
     leave,
     local_time,
     print_table,
@@ -26,6 +25,7 @@ from dnsblock.cli.submitting import submit
 from dnsblock.cli.tokens import token
 from dnsblock.client import Client
 from dnsblock.errors import Exit, counted, only_issuer, printable
+from dnsblock.times import duration
 
 
 @click.group(cls=Commands)

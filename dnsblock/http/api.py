@@ -87,10 +87,8 @@ def control_app(control: Control) -> ASGIApp:
         why, view = asked(request, Why), await view_of(control, request)
         if why.at is not None or why.known_at is not None:
             return await explain_at(view, why.name, why.at, why.known_at)
-        if (place := address(why.name)) is not None:
-            return JSONResponse(dict(view.explain(place, why.client)))
         try:
-            return JSONResponse(await asyncio.to_thread(why_now, view, canonical(why.name), why.client))
+            return JSONResponse(await asyncio.to_thread(why_now, view, why.name, why.client))
         except NameRefused as err:
             raise not_a_name(err) from err
 
@@ -133,8 +131,14 @@ def _order_routes(control: Control) -> list[Route]:
     ]
 
 
-def why_now(view: View, name: str, client: Address | None = None) -> dict[str, Any]:
-    """Explains why a canonical name is or is not blocked now, for a client, and its scheduled changes."""
+def why_now(view: View, text: str, client: Address | None = None) -> dict[str, Any]:
+    """Explains why a name or an address is or is not blocked now, for a client. Raises `NameRefused`.
+
+    For a name with its scheduled changes.
+    """
+    if (place := address(text)) is not None:
+        return dict(view.explain(place, client))
+    name = canonical(text)
     now, orders = view.publisher.recorder.now(), view.publisher.recorder.ledger.orders
     covers = suffixes(name)
     held = list(not_enforced(view.config, about(orders, covers), covers, now))
@@ -204,13 +208,13 @@ def status(view: View) -> dict[str, Any]:
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
         "ledger": {**facts_of_ledger(view.publisher.recorder), "checkpoint": view.checkpoints.facts()},
-        "probes": None if config.probes is None else _probes(view),
+        "probes": None if config.probes is None else probe_facts(view),
         "impact_run": None if view.impact_runs.running is None else view.impact_runs.running.facts(),
         "time_zone": config.time_zone.key,
     }
 
 
-def _probes(view: View) -> dict[str, Any]:
+def probe_facts(view: View) -> dict[str, Any]:
     """The results of scheduled probes. The open names have neither issuer nor number."""
     counts, in_effect = view.verification.counts, view.verification.orders()
     return {

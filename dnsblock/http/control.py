@@ -10,6 +10,7 @@ from dnsblock.checkpoints import Checkpoints
 from dnsblock.config import Config
 from dnsblock.exports import Exports
 from dnsblock.http.connections import Connections
+from dnsblock.http.series import Series
 from dnsblock.http.traffic import Traffic
 from dnsblock.lists.refresh import Refresher
 from dnsblock.lists.store import Store
@@ -40,12 +41,28 @@ class ApiCounts(Protocol):
         """Open streams of events."""
 
 
+class ConsoleCounts(Protocol):
+    """The counts of the console; implemented by `dnsblock.web.console.gate.ConsoleGate`."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Refused requests by code."""
+
+    @property
+    def open_sessions(self) -> int:
+        """Sessions of people who signed in with a token."""
+
+
 class Control(Protocol):
     """A running daemon, for a principal; implemented by `dnsblock.daemon.Daemon`."""
 
     @property
     def actions(self) -> Actions:
         """The changes."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
 
     def view(self, by: Principal) -> "View":
         """The readable state."""
@@ -103,6 +120,14 @@ class View(Protocol):
         """The counts of the issuers' API."""
 
     @property
+    def console(self) -> ConsoleCounts:
+        """The counts of the console."""
+
+    @property
+    def series(self) -> Series:
+        """The figures of the last hours."""
+
+    @property
     def started_at(self) -> datetime:
         """When this process started."""
 
@@ -111,7 +136,7 @@ class View(Protocol):
         """The listen addresses, with the actual ports instead of 0."""
 
     def http_endpoints(self) -> Mapping[str, str | None]:
-        """The addresses of the listeners `metrics` and `api`, by option."""
+        """The addresses of the listeners `metrics`, `api` and `console`, by option."""
 
     @property
     def upstreams_down(self) -> list[str]:

@@ -119,32 +119,15 @@ def _history(control: Control) -> list[Route]:
 
     async def get_versions(request: Request) -> JSONResponse:
         zone, view = asked(request, Versions).zone, await view_of(control, request)
-        return await _look_up(view, lambda: _versions(view, zone))
+        return await _look_up(view, lambda: versions_of(view, zone))
 
     async def get_diff(request: Request) -> JSONResponse:
         diff, view = asked(request, Diff), await view_of(control, request)
-
-        def look() -> dict[str, Any]:
-            with view.past() as past:
-                zones = differences(past, diff.a, diff.b, diff.limit)
-            return {"a": diff.a, "b": diff.b, "zones": zones}
-
-        return await _look_up(view, look)
+        return await _look_up(view, lambda: diff_of(view, diff.a, diff.b, diff.limit))
 
     async def get_history(request: Request) -> JSONResponse:
         name, view = asked(request, History).name, await view_of(control, request)
-
-        def look() -> dict[str, Any]:
-            if (place := address(name)) is not None:
-                with view.past() as past:
-                    return {"name": str(place), "events": past.address_events(place), "scheduled": []}
-            canonical_name = canonical(name)
-            with view.past() as past:
-                events = past.events(canonical_name)
-                coming = scheduled(past.config, past.orders, canonical_name)
-            return {"name": canonical_name, "events": events, "scheduled": coming}
-
-        return await _look_up(view, look)
+        return await _look_up(view, lambda: history_of(view, name))
 
     return [
         Route("/v1/versions", get_versions),
@@ -160,20 +143,21 @@ def _unknown(zone: str) -> Refused:
 
 async def explain_at(view: View, name: str, at: str | None, known_at: str | None) -> JSONResponse:
     """Explains why a name was or was not blocked at a time, by all orders or by those known at a time."""
+    return await _look_up(view, lambda: why_at(view, name, at, known_at))
+
+
+def why_at(view: View, name: str, at: str | None, known_at: str | None) -> dict[str, Any]:
+    """As `explain_at`. Reads from disk. Raises `ApiError`, `NameRefused` and `Refused`."""
     now, zone = utc_now(), view.config.time_zone
     try:
         when = now if at is None else moment(at, zone)
         known = None if known_at is None else moment(known_at, zone)
     except ValueError:
         raise ApiError(400, "INVALID", NOT_A_TIME) from None
-
-    def look() -> dict[str, Any]:
-        with view.past() as past:
-            target = address(name) or canonical(name)
-            explained = past.explain(target, _whole(when), None if known is None else _whole(known))
-            return {**explained, "at": utc(when), "known_at": utc(known)}
-
-    return await _look_up(view, look)
+    with view.past() as past:
+        target = address(name) or canonical(name)
+        explained = past.explain(target, _whole(when), None if known is None else _whole(known))
+        return {**explained, "at": utc(when), "known_at": utc(known)}
 
 
 def _whole(time: datetime) -> datetime:
@@ -192,7 +176,26 @@ async def _look_up(view: View, look: Any) -> JSONResponse:
     return JSONResponse({**found, "time_zone": view.config.time_zone.key})
 
 
-def _versions(view: View, zone: str | None) -> dict[str, Any]:
+def history_of(view: View, name: str) -> dict[str, Any]:
+    """The events of a name or an address. Reads from disk. Raises `NameRefused` and `Refused`."""
+    if (place := address(name)) is not None:
+        with view.past() as past:
+            return {"name": str(place), "events": past.address_events(place), "scheduled": []}
+    canonical_name = canonical(name)
+    with view.past() as past:
+        events = past.events(canonical_name)
+        coming = scheduled(past.config, past.orders, canonical_name)
+    return {"name": canonical_name, "events": events, "scheduled": coming}
+
+
+def diff_of(view: View, a: int, b: int, limit: int) -> dict[str, Any]:
+    """The differences between two serials, with up to `limit` names of each zone. Raises `Refused`."""
+    with view.past() as past:
+        return {"a": a, "b": b, "zones": differences(past, a, b, limit)}
+
+
+def versions_of(view: View, zone: str | None) -> dict[str, Any]:
+    """The recorded serials, or the versions and events of one list. Raises `Refused`."""
     with view.past() as past:
         if zone is None:
             return {"snapshots": [_snapshot(one) for one in past.history.snapshots()[:MAX_VERSIONS]]}

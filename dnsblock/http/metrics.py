@@ -31,6 +31,7 @@ from dnsblock.errors import FetchCode
 from dnsblock.http.control import View
 from dnsblock.http.export_metrics import exports
 from dnsblock.http.list_metrics import lists
+from dnsblock.http.listener_metrics import listeners
 from dnsblock.http.order_metrics import OrderTimes
 from dnsblock.http.probe_metrics import probes
 from dnsblock.http.transfer_metrics import KINDS, transfers
@@ -153,7 +154,7 @@ class Metrics(Collector):
         yield from self._order_times.collect(self._view)
         yield from probes(self._view)
         yield from lists(self._view)
-        yield from _listeners(self._view)
+        yield from listeners(self._view)
         yield _time_gauge("publish_last_success", "Time of the last successful publish.", self._last_success)
         yield _time_gauge(
             "publish_last_attempt", "Time of the last publish, successful or not.", self._last_attempt
@@ -511,38 +512,6 @@ def _statements(view: View) -> Iterator[Metric]:
         until = None if statement is None else statement.statement.valid_until
         valid_until.add_metric([issuer], _unix(until))
     yield from (gap, differs, valid_until)
-
-
-def _listeners(view: View) -> Iterator[Metric]:
-    open_now = GaugeMetricFamily(
-        "dnsblock_http_connections", "Open connections of an HTTP listener.", labels=["listener"]
-    )
-    closed = CounterMetricFamily(
-        "dnsblock_http_closed_connections",
-        "Connections of an HTTP listener that were closed early, by reason.",
-        labels=["listener", "reason"],
-    )
-    for listener, connections in sorted(view.http.items()):
-        open_now.add_metric([listener], len(connections.open))
-        for reason, count in connections.closed.items():
-            closed.add_metric([listener, reason], count)
-    yield from (open_now, closed)
-    responses = CounterMetricFamily(
-        "dnsblock_api_requests", "Responses of the issuers' API, by HTTP status.", labels=["status"]
-    )
-    for status, count in sorted(view.gate.responses.items()):
-        responses.add_metric([str(status)], count)
-    refused = CounterMetricFamily(
-        "dnsblock_api_refused",
-        "Requests and documents that the issuers' API refused, by code.",
-        labels=["code"],
-    )
-    for code, count in sorted(view.gate.refused.items()):
-        refused.add_metric([code], count)
-    yield from (responses, refused)
-    yield GaugeMetricFamily(
-        "dnsblock_api_streams", "Open streams of events of the issuers' API.", view.gate.open_streams
-    )
 
 
 def _unix(at: datetime | None) -> float:

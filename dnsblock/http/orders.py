@@ -19,7 +19,7 @@ from dnsblock.http.control import Control, View
 from dnsblock.http.models import Order, OrderPage, Submission
 from dnsblock.http.paths import order_in
 from dnsblock.http.submissions import Limits, Turns, submission
-from dnsblock.orders.life import StateName
+from dnsblock.orders.life import Life, StateName
 from dnsblock.orders.state import State
 from dnsblock.policy.order_facts import MAX_ENTRIES, OrderFacts, list_orders, whole_order
 from dnsblock.policy.verdicts import Verdict
@@ -126,19 +126,9 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
     async def get_order(request: Request) -> Response:
         """Everything about one order: the latest one, if an annulled one had the same number."""
         caller, query = await site.identify(request, "read"), asked(request, OrderQuery)
-        view = control.view(caller.principal)
-        issuer, number = order_in(request)
-        state = view.state
-        life = state.known.of(issuer).latest(number) if caller.sees(issuer) else None
-        if life is None:  # or it is of another issuer: the response is the same
-            reason = f"there is no order {printable(number)} of {printable(issuer)}"
-            raise ApiError(404, "NOT_FOUND", reason)
+        view, named = control.view(caller.principal), order_in(request)
         every = MAX_ENTRIES_SENT if caller.is_remote else None
-        most = every if query.entries == "all" else MAX_ENTRIES
-        now = view.publisher.recorder.now()
-        named = {"named": str if caller.is_staff else Principal.public}
-        facts = await asyncio.to_thread(whole_order, life, state, view.config, now, most, **named)
-        await asyncio.to_thread(_add_notes, [facts], view, state, now)
+        facts = await order_of(view, caller, *named, every if query.entries == "all" else MAX_ENTRIES)
         return Order.model_validate({**facts, "time_zone": view.config.time_zone.key}).response()
 
     return [
@@ -146,6 +136,25 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
         Route("/v1/orders", get_orders),
         Route("/v1/orders/{issuer}/{number}", get_order),
     ]
+
+
+async def order_of(view: View, caller: Caller, issuer: str, number: str, most: int | None) -> dict[str, Any]:
+    """Everything about one order, with up to `most` entries. Raises `ApiError` if the caller sees none."""
+    state, now = view.state, view.publisher.recorder.now()
+    life = life_of(state, caller, issuer, number)
+    named = {"named": str if caller.is_staff else Principal.public}
+    facts = await asyncio.to_thread(whole_order, life, state, view.config, now, most, **named)
+    await asyncio.to_thread(_add_notes, [facts], view, state, now)
+    return facts
+
+
+def life_of(state: State, caller: Caller, issuer: str, number: str) -> Life:
+    """The latest order with a number. Raises `ApiError`, also if the caller may not see it."""
+    life = state.known.of(issuer).latest(number) if caller.sees(issuer) else None
+    if life is None:
+        reason = f"there is no order {printable(number)} of {printable(issuer)}"
+        raise ApiError(404, "NOT_FOUND", reason)
+    return life
 
 
 def _add_notes(

@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dnsblock.errors import Refused, printable
+from dnsblock.errors import Refused
 from dnsblock.http.answers import ApiError
-from dnsblock.http.callers import Identify, unavailable
+from dnsblock.http.callers import Caller, Identify, unavailable
 from dnsblock.http.control import Control
+from dnsblock.http.orders import life_of
 from dnsblock.http.paths import order_in
 from dnsblock.policy.receipt import SignedReceipt, receipt_of
 
@@ -43,31 +44,35 @@ def receipt_routes(control: Control, identify: Identify) -> list[Route]:
     async def get_receipt(request: Request) -> Response:
         """Signs a receipt of the present state, and a checkpoint of the ledger; records that."""
         caller = await identify(request, "read")
-        view = control.view(caller.principal)
-        issuer, number = order_in(request)
-        publisher, state = view.publisher, view.state
-        life = state.known.of(issuer).latest(number) if caller.sees(issuer) else None
-        if life is None:  # or it is of another issuer: the response is the same
-            reason = f"there is no order {printable(number)} of {printable(issuer)}"
-            raise ApiError(404, "NOT_FOUND", reason)
-        if caller.is_remote:
-            _limit(receipts, str(caller.principal))
-        recorder = publisher.recorder
-
-        def sign() -> SignedReceipt:
-            recorder.check()
-            facts = (publisher.policy, view.config, recorder.signer)
-            return receipt_of(life, state, *facts, now=recorder.now(), sees=caller.issuers)
-
-        try:
-            receipt = await asyncio.to_thread(sign)
-        except (OSError, Refused) as err:  # a ledger that is not used proves nothing
-            raise unavailable(caller, "no receipt can be signed now", err) from err
-        if not await publisher.note([receipt.fact], caller.principal):
-            raise ApiError(503, "UNAVAILABLE", "the ledger cannot be written, so no receipt is given")
+        receipt = await signed_receipt(control, caller, *order_in(request), receipts)
         return JSONResponse(receipt.as_json())
 
     return [Route("/v1/orders/{issuer}/{number}/receipt", get_receipt)]
+
+
+async def signed_receipt(
+    control: Control, caller: Caller, issuer: str, number: str, receipts: Receipts
+) -> SignedReceipt:
+    """Signs and records a receipt of the present state of an order. Raises `ApiError`."""
+    view = control.view(caller.principal)
+    publisher, state = view.publisher, view.state
+    life = life_of(state, caller, issuer, number)
+    if caller.is_remote:
+        _limit(receipts, str(caller.principal))
+    recorder = publisher.recorder
+
+    def sign() -> SignedReceipt:
+        recorder.check()
+        facts = (publisher.policy, view.config, recorder.signer)
+        return receipt_of(life, state, *facts, now=recorder.now(), sees=caller.issuers)
+
+    try:
+        receipt = await asyncio.to_thread(sign)
+    except (OSError, Refused) as err:  # a ledger that is not used proves nothing
+        raise unavailable(caller, "no receipt can be signed now", err) from err
+    if not await publisher.note([receipt.fact], caller.principal):
+        raise ApiError(503, "UNAVAILABLE", "the ledger cannot be written, so no receipt is given")
+    return receipt
 
 
 def _limit(receipts: Receipts, client: str) -> None:

@@ -2,7 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
@@ -65,46 +71,60 @@ async def submission(
     request: Request, limits: Limits, turns: Turns, caller: str
 ) -> AsyncIterator[list[Submitted]]:
     """The documents of a form, while the block processes them. Raises `ApiError`."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", "send a form (multipart/form-data)")
-    announced = request.headers.get("content-length", "")
-    size = int(announced) if announced.isascii() and announced.isdigit() else None
-    if size is not None and size > limits.body:
-        raise _too_large(limits)
-    is_small = size is not None and size <= SMALL_BYTES
-    async with nullcontext() if is_small else turns.turn(caller):
-        yield await _read(request, limits, size or 0)
+    async with turns_for(request, limits.body, turns, caller):
+        most_files = 3 * limits.documents
+        yield await _documents(
+            await receive_form(request, limits.body, max_files=most_files, max_fields=0), limits
+        )
 
 
-def _too_large(limits: Limits) -> ApiError:
-    return ApiError(413, "TOO_LARGE", f"the body is larger than {limits.body:,} bytes")
+def turns_for(request: Request, most: int, turns: Turns, caller: str) -> AbstractAsyncContextManager[None]:
+    """The turn that a request with a large body must wait for. Raises `ApiError` if it is not a form."""
+    size = _announced(request, most)
+    return nullcontext() if size is not None and size <= SMALL_BYTES else turns.turn(caller)
 
 
-async def _read(request: Request, limits: Limits, size: int) -> list[Submitted]:
+async def receive_form(
+    request: Request, most: int, *, max_files: int, max_fields: int, max_field_bytes: int = 0
+) -> list[tuple[str, UploadFile | str]]:
+    """The parts of a form with a body of at most `most` bytes, in memory. Raises `ApiError`."""
+    size = _announced(request, most) or 0
     connection = getattr(request.state, "connection", None)
     seconds = BODY_SECONDS if connection is None else connection.expect(size)
+    options = {"max_files": max_files, "max_fields": max_fields, "max_part_size": max_field_bytes}
     try:
-        async with asyncio.timeout(seconds), aclosing(_bounded(request, limits)) as stream:
-            parser = _Parser(request.headers, stream, max_files=3 * limits.documents, max_fields=0)
-            form = await parser.parse()
+        async with asyncio.timeout(seconds), aclosing(_bounded(request, most)) as stream:
+            form = await _Parser(request.headers, stream, **options).parse()
     except TimeoutError as err:
         raise ApiError(408, "TOO_SLOW", f"the body did not come within {seconds:.0f} seconds") from err
     except MultiPartException as err:
         reason = f"not a valid form, with each part sent as a file: {printable(err.message)}"
         raise ApiError(400, "MALFORMED", reason) from err
-    try:
-        return await _documents(form.multi_items(), limits)
-    finally:
-        await form.close()
+    return form.multi_items()
 
 
-async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+def _announced(request: Request, most: int) -> int | None:
+    """The announced size of a form; None if there is none. Raises `ApiError`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", "send a form (multipart/form-data)")
+    announced = request.headers.get("content-length", "")
+    size = int(announced) if announced.isascii() and announced.isdigit() else None
+    if size is not None and size > most:
+        raise _too_large(most)
+    return size
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, "TOO_LARGE", f"the body is larger than {most:,} bytes")
+
+
+async def _bounded(request: Request, most: int) -> AsyncGenerator[bytes, None]:
     total = 0
     async for chunk in request.stream():
         total += len(chunk)
-        if total > limits.body:
-            raise _too_large(limits)
+        if total > most:
+            raise _too_large(most)
         yield chunk
 
 

@@ -42,7 +42,7 @@ class Traffic:
             "seconds": round(seconds, 1),
             "queries": queries,
             "queries_per_second": round(queries / seconds, 1),
-            "blocked": _blocked(now) - _blocked(before),
+            "blocked": blocked_of(now) - blocked_of(before),
             "responses": {rcode: count for rcode, count in responses.items() if count},
             "latency_ms": {
                 made: latency(subtract(buckets, before.waited[made][0]))
@@ -104,5 +104,6 @@ def percentile(buckets: Iterable[tuple[float, int]], percent: float) -> float | 
     return round(lower * 1000, 3)
 
 
-def _blocked(counts: Counts) -> int:
+def blocked_of(counts: Counts) -> int:
+    """Queries of blocked names."""
     return sum(count for (_, outcome), count in counts.queries.items() if outcome == "blocked")

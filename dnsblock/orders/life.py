@@ -270,7 +270,7 @@ class Life:
         """The state at a time, and notes on it."""
         order = self.order
         if order.annulled is not None and order.is_annulled(at):
-            return "annulled", (f"ANNULLED: by {order.annulled.by}: {order.annulled.reason}",)
+            return "annulled", (f"ANNULLED: by {order.annulled.by.public()}: {order.annulled.reason}",)
         if self.standing is not None and self.standing.state != "notice":
             return self.standing.state, (self.standing.note,)
         return self._name(at), self._notes()

@@ -51,7 +51,7 @@ def examine_submitted(
                 raise Refused([order.problem(("issuer",), order.issuer, reason)])
             known = context.known.by_digest.get(order.sha256)
             if known is not None and known.annulled is not None:
-                by, why = known.annulled.by, known.annulled.reason
+                by, why = known.annulled.by.public(), known.annulled.reason
                 reason = f"ANNULLED: was annulled by {by} ({why}): send a corrected document"
                 raise Refused([order.problem(("order_id",), order.order_id, reason)])
             read[one.file] = known or new.get(order.sha256) or order

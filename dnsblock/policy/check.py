@@ -94,13 +94,14 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
 
 
 def _problems_of_api(config: Config) -> tuple[Problem, ...]:
-    """Why the issuers' API cannot start: its certificates or its clients."""
-    try:
-        if config.api is not None:
-            read_access(config.api)
-    except Refused as err:
-        return err.problems
-    return ()
+    """Why the issuers' API or the console cannot start: certificates or clients."""
+    problems: list[Problem] = []
+    for option, files in config.https.items():
+        try:
+            read_access(files, of=option)
+        except Refused as err:
+            problems.extend(err.problems)
+    return tuple(dict.fromkeys(problems))
 
 
 def _refused_documents(draft: Draft) -> tuple[Problem, ...]:

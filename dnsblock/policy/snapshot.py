@@ -54,7 +54,7 @@ class Draft:
     approvals: tuple[Approval, ...] = ()  # not in the ledger yet
     references: References = NO_REFERENCES  # by which orders are judged
     secrets: tuple[bytes, ...] = ()  # of cookies; empty: they were not read
-    access: ApiAccess | None = None  # None: there is no issuers' API, or its files were not read
+    access: Mapping[str, ApiAccess] = field(default_factory=dict)  # of `api` and `console`, if there are any
     problems: tuple[Problem, ...] = ()  # of files whose previous content stays in force
     files: Contents | None = None  # files that the configuration refers to; None: they were not read
     restart_needed: tuple[str, ...] = ()  # options whose new values need a restart
@@ -62,11 +62,10 @@ class Draft:
     by: Principal = DAEMON  # who publishes
     keeps_list_zones: bool = False  # the zones of lists stay as they are in force: no list was read
 
-    def with_access(self, access: ApiAccess | None) -> "Draft":
-        """This draft with the credentials of the issuers' API, if it has one."""
-        if access is None or self.config.api is None:
-            return self
-        return replace(self, access=access, files={**(self.files or {}), **access.files})
+    def with_access(self, access: Mapping[str, ApiAccess]) -> "Draft":
+        """This draft with the credentials of the issuers' API and of the console, by option."""
+        files = {name: file for one in access.values() for name, file in one.files.items()}
+        return replace(self, access=access, files={**(self.files or {}), **files})
 
     def after(self, known: Orders, now: datetime) -> "Draft":
         """This draft, updated if other orders of the same issuers have been accepted since it was read.

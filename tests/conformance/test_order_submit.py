@@ -273,7 +273,7 @@ def test_an_annulled_order_ends_and_a_corrected_one_takes_its_number(started: Su
     assert is_forwarded(started.query("wrong.example"))
     (row,) = started.status()["orders"]
     assert (row["state"], row["in_force"]) == ("annulled", 0)
-    assert row["notes"] == [f"ANNULLED: by {me()}: sent with the names of another letter"]
+    assert row["notes"] == ["ANNULLED: by the operator: sent with the names of another letter"]
     assert started.reload()["changed"] is False, "the copy in the inbox is not accepted again"
     assert submit(started, wrong).code == 4, "nor is it when it is sent"
     assert submit(started, block("B-1", ["right.example"], seq=1)).code == 0

@@ -13,7 +13,7 @@ LAYERS = [
     {"start"},
     {"cli"},
     {"daemon"},
-    {"http"},
+    {"http", "web"},
     {"actions", "advance", "verification", "checkpoints", "exports"},
     {"publishing"},
     {"ahead", "change", "inputs", "startup", "listeners"},
@@ -36,6 +36,7 @@ LAYERS = [
         "clock",
         "durable",
         "principal",
+        "texts",
         "threads",
         "times",
     },
@@ -52,6 +53,7 @@ DOORS = {
         "dnsblock.http.metrics",
         "dnsblock.http.probe_metrics",
         "dnsblock.http.export_metrics",
+        "dnsblock.http.listener_metrics",
         "dnsblock.http.transfer_metrics",
         "dnsblock.http.list_metrics",
         "dnsblock.http.order_metrics",
@@ -74,6 +76,8 @@ DOORS = {
     "publicsuffixlist": {"dnsblock.suffixes"},
     "cryptography": {"dnsblock.signatures"},
     "dnslib": {"dnsblock.probe"},
+    "jinja2": {"dnsblock.web"},
+    "markupsafe": {"dnsblock.web"},
 }
 
 

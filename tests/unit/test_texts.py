@@ -1,4 +1,4 @@
-"""The texts of `order new` in two languages (dnsblock/cli/texts.py)."""
+"""The texts of `order new` in two languages (dnsblock/texts.py)."""
 
 import ast
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dnsblock.cli.dialog import ACTIONS, OPTIONAL
-from dnsblock.cli.texts import INDONESIAN, Texts, language_of
 from dnsblock.orders.names_file import read_lines
 from dnsblock.suffixes import private_suffix, public_suffix
+from dnsblock.texts import INDONESIAN, Texts, language_of
 
 CLI = Path(__file__).parents[2] / "dnsblock" / "cli"
 SPOKEN = ("new_order.py", "dialog.py", "known_orders.py")

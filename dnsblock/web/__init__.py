@@ -1,0 +1,1 @@
+"""Pages for people: the console of operators and issuers."""

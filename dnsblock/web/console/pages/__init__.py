@@ -1,0 +1,24 @@
+"""All pages of the console. Each has its path, its handler and the role that it needs."""
+
+from dnsblock.web.console.page import Page
+from dnsblock.web.console.pages import (
+    lists,
+    maintenance,
+    orders,
+    overview,
+    proof,
+    search,
+    signing_in,
+    versions,
+)
+
+PAGES: tuple[Page, ...] = (
+    *signing_in.PAGES,
+    *overview.PAGES,
+    *orders.PAGES,
+    *lists.PAGES,
+    *versions.PAGES,
+    *search.PAGES,
+    *proof.PAGES,
+    *maintenance.PAGES,
+)
