@@ -395,7 +395,8 @@ class PlacedZone:
 
     `next_change_at`: Unix time in seconds of its next scheduled change, which limits its TTLs.
     `judges_targets`: it also applies to targets (CNAME, DNAME, HTTPS, SVCB) in upstream responses.
-    `is_shadow`: its matches are only counted. `clients`: it applies to these networks only.
+    `is_shadow`: its matches are only counted. `is_list`: the operator may except names from it. `clients`: it
+    applies to these networks only.
     """
 
     def __new__(
@@ -405,6 +406,7 @@ class PlacedZone:
         next_change_at: int | None,
         judges_targets: bool,
         is_shadow: bool,
+        is_list: bool,
         clients: Sequence[tuple[_Address, int]] | None = None,
     ) -> PlacedZone: ...
     @property
@@ -431,14 +433,21 @@ class Covering:
 class Snapshot:
     """The policy zones in configured order. Immutable.
 
-    `nat64` are the NAT64 prefixes besides the well-known one (RFC 6052).
+    `nat64` are the NAT64 prefixes besides the well-known one (RFC 6052). The entries of `allowed` except
+    names from lists: those that a list blocks by no longer name. No list judges the targets of such a name.
     """
 
     def __new__(
-        cls, zones: Sequence[PlacedZone], serial: int, nat64: Sequence[_Network] = ...
+        cls,
+        zones: Sequence[PlacedZone],
+        serial: int,
+        nat64: Sequence[_Network] = ...,
+        allowed: PolicyZone | None = None,
     ) -> Snapshot: ...
     @staticmethod
-    def digest_of(zones: Sequence[PlacedZone], nat64: Sequence[_Network] = ...) -> str:
+    def digest_of(
+        zones: Sequence[PlacedZone], nat64: Sequence[_Network] = ..., allowed: PolicyZone | None = None
+    ) -> str:
         """The digest of a snapshot with these zones."""
 
     def covering(self, target: str | _Address, client: _Address | None = None) -> list[Covering]:
@@ -459,7 +468,7 @@ class Snapshot:
     def serial(self) -> int: ...
     @property
     def digest(self) -> str:
-        """`sha256:` over the name, digest and flags (targets, shadow) of each zone in order, and `nat64`."""
+        """`sha256:` over name, digest and flags (targets, shadow) of each zone, `nat64` and `allowed`."""
 
     @property
     def entries(self) -> int:

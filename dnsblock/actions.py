@@ -16,9 +16,10 @@ from dnsblock.lists.history.facts import Approval
 from dnsblock.lists.refresh import Refresher
 from dnsblock.lists.sources import source_of
 from dnsblock.log import event
+from dnsblock.orders.allowances import check
 from dnsblock.orders.approval import approval_of
 from dnsblock.orders.context import Context
-from dnsblock.orders.facts import Annulment
+from dnsblock.orders.facts import Allowed, Annulment
 from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy.trial import Trial, try_documents
 from dnsblock.policy.verdicts import Verdict, verdicts
@@ -122,6 +123,12 @@ class Actions:
     async def roll_back(self, by: Principal, serial: int, reason: str) -> Served:
         """Publishes the lists of an earlier serial as new versions."""
         return await self._publisher.publish(RollBack(by, serial, reason))
+
+    async def allow(self, by: Principal, allowed: Allowed) -> Served:
+        """Excepts a name from lists until a time; a time that has passed ends this."""
+        recorder = self._publisher.recorder
+        check(allowed, recorder.now(), recorder.ledger.orders.allowances)
+        return await self._publisher.publish(LedgerEntries(by, "allow", allowed=(allowed,)))
 
     async def accept_list(self, by: Principal, zone: str, sha256: str, reason: str) -> Served:
         """Accepts the rejected content of a list, by its digest."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.context import Context
-from dnsblock.orders.facts import Annulment, Approval
+from dnsblock.orders.facts import Allowed, Annulment, Approval
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.policy.changes import Changes
@@ -68,6 +68,7 @@ class LedgerEntries:
     judged_in: Context | None = None  # what these were judged by
     annulments: tuple[Annulment, ...] = ()
     approvals: tuple[Approval, ...] = ()
+    allowed: tuple[Allowed, ...] = ()  # names that the operator excepts from lists
     decided: tuple[Order, ...] = ()  # the orders that annulments and approvals mean
     scope: Scope = "ledger"
 

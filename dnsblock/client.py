@@ -169,6 +169,17 @@ class Client:
         path = f"/v1/sources/{quote(zone)}/accept"
         return self._ask("POST", path, params=params, timeout=LONG_TIMEOUT_SECONDS)
 
+    def allowed(self) -> dict[str, Any]:
+        """The names that the operator excepts from lists."""
+        return self._ask("GET", "/v1/allow")
+
+    def allow(self, name: str, match: str, until: str | None, reason: str) -> dict[str, Any]:
+        """Excepts a name from lists until a time; None: ends this now. Raises `Refused`."""
+        params = {"name": name, "match": match, "reason": reason} | (
+            {} if until is None else {"until": until}
+        )
+        return self._ask("POST", "/v1/allow", params=params, timeout=LONG_TIMEOUT_SECONDS)
+
     def versions(self, zone: str | None) -> dict[str, Any]:
         """The published snapshots, or the versions of a list."""
         params = {} if zone is None else {"zone": zone}

@@ -18,6 +18,7 @@ from dnsblock import durable
 from dnsblock.config_exports import ExportFile
 from dnsblock.errors import Refused
 from dnsblock.log import event, fault
+from dnsblock.policy.allowed import zone_of
 from dnsblock.publishing import Publisher
 from dnsblock.rpz.export import Export, Wanted, Written
 
@@ -67,7 +68,8 @@ class Exports:
         )
         try:
             wanted = Wanted(one.format, one.origin, one.zones)
-            export = Export.of(wanted, config, policy.placed, policy.snapshot.serial)
+            facts = (policy.placed, policy.snapshot.serial, zone_of(policy.allowed))
+            export = Export.of(wanted, config, *facts)
             written, is_new = await _in_thread(one.file, export, before.written)
         except (OSError, Refused) as err:
             why = err.strerror or str(err) if isinstance(err, OSError) else str(err)

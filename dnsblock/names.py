@@ -35,6 +35,11 @@ def above(name: str) -> Iterator[str]:
         yield name
 
 
+def suffixes(name: str) -> list[str]:
+    """A canonical name and all its parents, longest first."""
+    return [name, *above(name)]
+
+
 def address(text: str) -> IPv4Address | IPv6Address | None:
     """The text as an IP address, or None if it is a name."""
     try:

@@ -421,7 +421,8 @@ class Publisher:
 
 def _with_entries(draft: Draft, change: LedgerEntries) -> Draft:
     draft = replace(draft, new=change.new, signed=change.signed, judged_in=change.judged_in)
-    return replace(draft, notes=change.notes, annulments=change.annulments, approvals=change.approvals)
+    draft = replace(draft, notes=change.notes, allowed=change.allowed)
+    return replace(draft, annulments=change.annulments, approvals=change.approvals)
 
 
 async def _to_its_end(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:

@@ -3,6 +3,11 @@
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
+NOT_A_TIME = (
+    "not a time, or not in the years 1 to 9999 in UTC: write it as 2017-08-10T10:46:00+07:00, "
+    "or as 2017-08-10 10:46 in `time_zone`"
+)
+
 
 def moment(text: str, zone: tzinfo = UTC) -> datetime:
     """Parses a time to UTC; `zone` applies if the text has no offset.

@@ -12,6 +12,7 @@ import click
 
 from dnsblock import __version__
 from dnsblock.cli import lists
+from dnsblock.cli.allow import allow
 from dnsblock.cli.common import (
     EXIT_CODES,
     FINDINGS_SHOWN,
@@ -393,6 +394,7 @@ def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, eve
 # ------- ledger, orders, lists and history -------
 
 for command in (
+    allow,
     impact,
     log,
     order,

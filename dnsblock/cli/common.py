@@ -21,8 +21,9 @@ from dnsblock.errors import (
     PartlyRefused,
     Refused,
     printable,
+    shown,
 )
-from dnsblock.times import local_text
+from dnsblock.times import local_text, moment
 
 MAX_REASON = 1000
 
@@ -92,6 +93,20 @@ def reason_of(_: click.Context, __: click.Parameter, reason: str) -> str:
     if not reason.strip() or len(reason) > MAX_REASON:
         raise click.BadParameter(f"give a reason of at most {MAX_REASON:,} characters")
     return reason
+
+
+def time_of(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Parses the value of an option with a time, which the daemon reads in its time zone."""
+    try:
+        if value is not None:
+            moment(value)
+    except ValueError as err:
+        reason = (
+            f"'{shown(value or '')}' is not a time of the years 1 to 9999 in UTC: "
+            "write it as 2017-08-10T10:46:00+07:00, or 2017-08-10 10:46"
+        )
+        raise click.BadParameter(reason, param_hint=parameter.opts[0]) from err
+    return value
 
 
 def leave(code: Exit, message: str = "") -> NoReturn:

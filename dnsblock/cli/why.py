@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table, time_of
 from dnsblock.cli.lists import print_scheduled
 from dnsblock.errors import Exit, printable, shown
-from dnsblock.times import moment
 
 RECORDS_SHOWN = 10
 COVERS = {
@@ -22,31 +21,18 @@ COVERS = {
 }
 
 
-def _time(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    try:
-        if value is not None:
-            moment(value)
-    except ValueError as err:
-        reason = (
-            f"'{shown(value or '')}' is not a time of the years 1 to 9999 in UTC: "
-            "write it as 2017-08-10T10:46:00+07:00, or 2017-08-10 10:46"
-        )
-        raise click.BadParameter(reason, param_hint=parameter.opts[0]) from err
-    return value
-
-
 @click.command(epilog=EXIT_CODES)
 @click.argument("name")
 @click.option(
     "--at",
     metavar="TIME",
-    callback=_time,
+    callback=time_of,
     help="Explain another time (RFC 3339, or a time in the configured time_zone, such as 2017-08-10 10:46).",
 )
 @click.option(
     "--known-at",
     metavar="TIME",
-    callback=_time,
+    callback=time_of,
     help="Use only orders and lists that this instance knew at TIME.",
 )
 @click.option(
@@ -110,6 +96,13 @@ def _print(answer: dict[str, Any]) -> None:
             for e in others
         ]
         print_table(["zone", "mode", "entry", "match", "action", "orders"], rows)
+    for one in answer["allowed"]:
+        until = local_time(one["until"], answer["time_zone"])
+        click.echo(
+            printable(
+                f"allowed: {one['name']} ({one['match']}) until {until}, by {one['by']}: {one['reason']}"
+            )
+        )
     _print_unenforced(answer.get("not_enforced", []), "not enforced:")
     print_scheduled(answer)
     for note in answer.get("notes", []):

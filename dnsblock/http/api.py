@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from dnsblock import __version__
 from dnsblock.client import MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS
 from dnsblock.errors import Refused, printable
+from dnsblock.http.allow import allow_routes
 from dnsblock.http.answers import (
     asked,
     failed,
@@ -38,11 +39,11 @@ from dnsblock.http.paths import RawPath
 from dnsblock.http.probes import probe_routes
 from dnsblock.http.receipts import receipt_routes
 from dnsblock.http.submissions import Limits
-from dnsblock.names import NameRefused, address, canonical
+from dnsblock.names import NameRefused, address, canonical, suffixes
 from dnsblock.orders.known import about
 from dnsblock.orders.state import OrderState
 from dnsblock.policy.explain import Address
-from dnsblock.policy.past import not_enforced, suffixes
+from dnsblock.policy.past import not_enforced
 from dnsblock.policy.recorder import facts_of_ledger
 
 
@@ -114,6 +115,7 @@ def control_app(control: Control) -> ASGIApp:
             *log_routes(control),
             *impact_routes(control),
             *export_routes(control),
+            *allow_routes(control),
             *_order_routes(control),
         ],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},

@@ -19,6 +19,7 @@ from dnsblock.http.answers import ApiError, asked, refused, view_of
 from dnsblock.http.control import Control
 from dnsblock.log import event, fault
 from dnsblock.names import NameRefused, canonical
+from dnsblock.policy.allowed import zone_of
 from dnsblock.rpz.export import Export, Wanted
 
 MOST = 4  # at the same time: each has a thread
@@ -46,9 +47,9 @@ def export_routes(control: Control) -> list[Route]:
             raise ApiError(400, "INVALID", f"origin {printable(query.origin or '')}: {err}") from err
         names = query.zones.split(",") if query.zones else []
         policy = view.publisher.policy
-        serial = policy.snapshot.serial
+        facts = (policy.placed, policy.snapshot.serial, zone_of(policy.allowed))
         try:
-            export = Export.of(Wanted(query.format, origin, names), view.config, policy.placed, serial)
+            export = Export.of(Wanted(query.format, origin, names), view.config, *facts)
         except Refused as err:
             return refused(err)
         if running.locked():

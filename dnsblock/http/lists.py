@@ -20,16 +20,12 @@ from dnsblock.lists.refresh import FetchStatus
 from dnsblock.lists.transfer.state import TransferState
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.past import differences, scheduled
-from dnsblock.times import moment
+from dnsblock.times import NOT_A_TIME, moment
 
 Serial = Annotated[int, Field(ge=0, le=MAX_SERIAL)]
 Reason = Annotated[str, Field(min_length=1, max_length=1000)]
 MAX_VERSIONS = 1000
 VERSION_COUNTS = ("format", "entries", "lines", "accepted", "repaired", "duplicate", "rejected")
-NOT_A_TIME = (
-    "not a time, or not in the years 1 to 9999 in UTC: write it as 2017-08-10T10:46:00+07:00, "
-    "or as 2017-08-10 10:46 in `time_zone`"
-)
 
 
 class Acceptance(BaseModel):

@@ -325,6 +325,17 @@ class PublishedCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowed:
+    """The operator excepts a name from lists until a time; a time that has passed ends this."""
+
+    KIND: ClassVar[str] = "allowed"
+    name: str  # canonical
+    match: str
+    until: str  # RFC 3339, in UTC
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ListAccepted:
     """A version of a bulk list took effect. Its zone stands for an issuer that signs nothing."""
 
@@ -368,6 +379,7 @@ PlainFact = (
     | Verified
     | Receipt
     | PublishedCheckpoint
+    | Allowed
     | ListAccepted
     | Started
     | Stopped

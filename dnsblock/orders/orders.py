@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dnsblock.errors import Problem, Refused
+from dnsblock.orders.allowances import NO_ALLOWANCES, Allowances
 from dnsblock.orders.copies import replaced
-from dnsblock.orders.facts import Activated, Annulment, Approval, Expired, Judged, Lifted, Verified
+from dnsblock.orders.facts import Activated, Allowed, Annulment, Approval, Expired, Judged, Lifted, Verified
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Annulled, Order
 from dnsblock.orders.records import Record
@@ -29,6 +30,7 @@ class Orders:
     by_digest: Mapping[str, Order] = field(default_factory=dict)  # every digest that identifies a document
     sequence: tuple[tuple[str, str], ...] = ()  # issuer and SHA-256
     last_annulment: datetime = _LONG_AGO  # the latest time of one
+    allowances: Allowances = NO_ALLOWANCES
 
     def __iter__(self) -> Iterator[Order]:
         return (self.issuers[issuer].lives[sha256].order for issuer, sha256 in self.sequence)
@@ -61,8 +63,9 @@ class Orders:
         digests = SharedDict.of(self.by_digest)
         digests.update((digest, order) for order in new for digest in order.digests)
         added = tuple((order.issuer, order.sha256) for order in new)
-        facts = (issuers, digests, self.sequence + added)
-        return Orders(*facts, max(self.last_annulment, *map(_annulled_at, new)))
+        last = max(self.last_annulment, *map(_annulled_at, new))
+        sequence = self.sequence + added
+        return replace(self, issuers=issuers, by_digest=digests, sequence=sequence, last_annulment=last)
 
     def _with_entries_of_notice(self, order: Order, others: Sequence[Order]) -> Order:
         """A block that only refers to a notice has the entries of that notice."""
@@ -122,6 +125,13 @@ class Orders:
 
     # ------- Decisions of the operator that are not recorded yet -------
 
+    def allowing(self, allowed: Iterable[Allowed], at: datetime, by: Principal) -> "Orders":
+        """With names that the operator excepts from lists."""
+        allowances = self.allowances
+        for fact in allowed:
+            allowances = allowances.with_fact(fact, at, by)
+        return self if allowances is self.allowances else replace(self, allowances=allowances)
+
     def annulled(self, annulments: Iterable[Annulment], at: datetime, by: Principal) -> "Orders":
         """With annulments by the operator. Raises `Refused` for one without an order."""
         orders = self
@@ -159,6 +169,7 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
     found: dict[str, Order] = {}  # by digest, in the sequence of acceptance
     received: dict[str, Order] = {}  # not accepted: the process was killed before it was recorded
     newest: dict[tuple[str, str], str] = {}  # even if it was annulled
+    allowances = base.allowances
 
     def latest(issuer: str, order_id: str) -> Order | None:
         if (sha256 := newest.get((issuer, order_id))) is not None:
@@ -181,10 +192,13 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
             case Annulment() | Approval() | Verified() | Activated() | Lifted() | Expired():
                 known = latest(fact.issuer, fact.order_id)
                 order = None if known is None else _applied(fact, known, record)
+            case Allowed():
+                allowances = allowances.with_fact(fact, record.at, record.by)
         if order is not None:
             found[order.sha256] = order
             newest[order.issuer, order.order_id] = order.sha256
-    return base.with_all(found.values())
+    orders = base.with_all(found.values())
+    return orders if allowances is base.allowances else replace(orders, allowances=allowances)
 
 
 _Later = Annulment | Approval | Verified | Activated | Lifted | Expired

@@ -190,8 +190,9 @@ class State:
 
     @property
     def next_change_at(self) -> datetime | None:
-        """When the state of the next order changes without a new one."""
-        found = (state.orders.next_change(state.at) for state in self.by_issuer.values())
+        """When the state of the next order changes without a new one, or the next allowance ends."""
+        found = [state.orders.next_change(state.at) for state in self.by_issuer.values()]
+        found.append(self.known.allowances.next_change(self.at))
         return min((time for time in found if time is not None), default=None)
 
 

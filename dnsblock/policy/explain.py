@@ -6,7 +6,10 @@ from typing import TypedDict
 
 from dnsblock._engine import Covering
 from dnsblock.config import Config
+from dnsblock.names import suffixes
+from dnsblock.orders.allowances import about
 from dnsblock.orders.life import InForce
+from dnsblock.policy.allowed import AllowedName, shown
 from dnsblock.policy.snapshot import Policy
 
 
@@ -43,6 +46,7 @@ class Explanation(TypedDict):
     verdict_over_tcp: str
     decided_over_tcp_by: CoveringEntry | None
     covering: list[CoveringEntry]
+    allowed: list[AllowedName]  # why lists do not block it
     notes: list[str]
 
 
@@ -109,6 +113,7 @@ def _explanation(
         for entry in found
     ]
     decided_by = next((entry for entry in covering if entry["decides"]), None)
+    allowances = () if policy.allowed is None else policy.allowed.allowances
     over_tcp_by = next((entry for entry in covering if entry["decides_over_tcp"]), None)
     return {
         "name": name,
@@ -118,6 +123,7 @@ def _explanation(
         "verdict_over_tcp": _verdict(over_tcp_by, is_over_tcp=True),
         "decided_over_tcp_by": over_tcp_by,
         "covering": covering,
+        "allowed": [shown(one) for one in about(allowances, suffixes(name))],
         "notes": [],
     }
 

@@ -16,6 +16,9 @@ from dnsblock.lists.history.facts import Published
 from dnsblock.lists.history.history import History
 from dnsblock.lists.lists import Lists
 from dnsblock.lists.reader import is_of_kind
+from dnsblock.names import suffixes
+from dnsblock.orders.allowances import Allowance
+from dnsblock.orders.allowances import about as covering_allowances
 from dnsblock.orders.entry import Entry
 from dnsblock.orders.known import about, known_about
 from dnsblock.orders.ledger import Ledger
@@ -24,6 +27,7 @@ from dnsblock.orders.orders import Orders, fold
 from dnsblock.orders.spans import Span, scheduled_spans, spans_of
 from dnsblock.orders.state import derive
 from dnsblock.policy import prefixes
+from dnsblock.policy.allowed import compile_allowed, zone_of
 from dnsblock.policy.engine_settings import nat64_prefixes
 from dnsblock.policy.explain import CoveringEntry, Explanation, explain
 from dnsblock.policy.snapshot import Policy, placement
@@ -36,6 +40,7 @@ IN_FUTURE = (
 )
 Target = str | IPv4Address | IPv6Address  # a canonical name, or an address in a response
 MAX_VERSIONS = 10_000  # of a policy zone, that are searched
+ALL_LISTS = "(lists)"  # instead of a zone: no zone has such a name
 TRIGGERS = ".rpz-ip"  # the end of the name of a prefix
 UNKNOWN_SHOWN = 5  # of the parents of a name, or the prefixes that contain an address
 
@@ -45,10 +50,10 @@ class NameEvent(TypedDict):
 
     at: str  # RFC 3339, UTC
     zone: str
-    what: str  # in force, ended; listed, changed, gone; listed, not known since when
+    what: str  # in force, ended; listed, changed, gone; listed, not known since when; allowed
     entry: str
     match: str
-    by: str  # an order, or the version of a list
+    by: str  # an order, the version of a list, or who allowed the name and why
     answer: str  # of a policy zone: the records without their owner; otherwise empty
 
 
@@ -131,11 +136,14 @@ class Past:
         }
         whole = about(self.orders, covers)
         law = whole if known_at is None else self._known(covers, known_at)
-        explained = self._explained(target, law, when, lists, self._serial_at(until))
+        allowed = tuple(one for one in self.orders.allowances.at(when) if one.since <= until)
+        explained = self._explained(
+            target, law, when, lists, allowances=allowed, serial=self._serial_at(until)
+        )
         here: Enforced | None = None
         if not is_scheduled:
             then = law if until == known_at else self._known(covers, until)
-            done = self._explained(target, then, when, lists, 0)
+            done = self._explained(target, then, when, lists, allowances=allowed, serial=0)
             here = {
                 "known_at": utc(until),
                 "verdict": done["verdict"],
@@ -167,9 +175,16 @@ class Past:
         return known_about(self.ledger.records, self.orders, names, when)
 
     def _explained(
-        self, target: Target, orders: Orders, when: datetime, lists: Mapping[str, PolicyZone], serial: int
+        self,
+        target: Target,
+        orders: Orders,
+        when: datetime,
+        lists: Mapping[str, PolicyZone],
+        *,
+        allowances: tuple[Allowance, ...],
+        serial: int,
     ) -> Explanation:
-        """By these few orders, and by these zones of lists."""
+        """By these few orders, by these zones of lists, and without names that are allowed."""
         state = derive(orders, when)
         wanted, _ = self._covers_of(target)
         placed: list[PlacedZone] = []
@@ -182,8 +197,9 @@ class Past:
             else:
                 continue
             placed.append(placement(zone, compiled, None, is_shadow=zone.is_shadow).place())
-        snapshot = Snapshot(placed, serial, nat64_prefixes(self.config))
-        return explain(target, Policy(snapshot, tuple(placed), state, when), self.config)
+        allowed = compile_allowed(allowances)
+        snapshot = Snapshot(placed, serial, nat64_prefixes(self.config), zone_of(allowed))
+        return explain(target, Policy(snapshot, tuple(placed), state, when, allowed=allowed), self.config)
 
     def _unknown(
         self, orders: Orders, covers: Sequence[str], when: datetime, known_at: datetime
@@ -264,6 +280,7 @@ class Past:
                 found += _order_events(zone, covers, spans)
             elif zone.kind in ("list", "rpz"):
                 found += self._list_events(zone, covers)
+        found += _allowed_events(self.orders, covers)
         return sorted((one for one in found if one["at"] <= now), key=lambda one: one["at"])
 
     def address_events(self, address: IPv4Address | IPv6Address) -> list[NameEvent]:
@@ -303,12 +320,6 @@ class Past:
                         "listed" if change.before is None else "gone" if change.after is None else "changed"
                     )
                     yield _list_event(change.at, zone, what, (name, scopes[-1]), change.version)
-
-
-def suffixes(name: str) -> list[str]:
-    """The name and all its parents, longest first."""
-    labels = name.split(".")
-    return [".".join(labels[skip:]) for skip in range(len(labels))]
 
 
 def _words(scope: str) -> list[str]:
@@ -380,6 +391,14 @@ def _order_events(zone: Zone, covers: Sequence[str], spans: Iterable[Span]) -> I
                 yield _order_event(span.end, zone, "ended", span.entry, span.why_ended)
 
 
+def _allowed_events(orders: Orders, covers: Sequence[str]) -> Iterator[NameEvent]:
+    """When the operator has excepted a name from lists, and when that ends or ended."""
+    for one in covering_allowances(orders.allowances.all, covers):
+        found = (one.name, one.match)
+        yield _event(one.since, ALL_LISTS, "allowed", found, f"{one.by}: {one.reason}")
+        yield _event(one.until, ALL_LISTS, "not allowed any more", found, f"{one.by}: {one.reason}")
+
+
 def scheduled(config: Config, orders: Orders, name: str) -> list[NameEvent]:
     """The future events of a canonical name according to the known orders, next one first."""
     covers, now = suffixes(name), utc_now()
@@ -387,27 +406,28 @@ def scheduled(config: Config, orders: Orders, name: str) -> list[NameEvent]:
     for zone in config.zones:
         if zone.issuer is not None:
             found += _order_events(zone, covers, scheduled_spans(orders.of(zone.issuer), covers, now))
+    found += _allowed_events(orders, covers)
     return sorted((event for event in found if event["at"] > utc(now)), key=lambda one: one["at"])
 
 
 def _order_event(at: datetime, zone: Zone, what: str, entry: Entry, by: str) -> NameEvent:
     match = str(entry.match)
-    return _event(at, zone, what, (entry.name, match), by)
+    return _event(at, zone.name, what, (entry.name, match), by)
 
 
 def _list_event(at: datetime, zone: Zone, what: str, found: tuple[str, str], version: int) -> NameEvent:
     entry, scope = found
     match, _, answer = scope.partition(" ")
-    return _event(at, zone, what, (entry, match), f"version {version}", answer=answer)
+    return _event(at, zone.name, what, (entry, match), f"version {version}", answer=answer)
 
 
 def _event(
-    at: datetime, zone: Zone, what: str, found: tuple[str, str], by: str, *, answer: str = ""
+    at: datetime, zone: str, what: str, found: tuple[str, str], by: str, *, answer: str = ""
 ) -> NameEvent:
     entry, match = found
     return {
         "at": utc(at),
-        "zone": zone.name,
+        "zone": zone,
         "what": what,
         "entry": entry,
         "match": match,

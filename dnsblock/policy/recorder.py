@@ -21,7 +21,7 @@ from dnsblock.orders.accepted import facts_of
 from dnsblock.orders.book import Book
 from dnsblock.orders.claims import Claim
 from dnsblock.orders.effects import effects_of, refusals_of
-from dnsblock.orders.facts import Annulment, Approval, ListAccepted, Refusal, Started, Stopped
+from dnsblock.orders.facts import Allowed, Annulment, Approval, ListAccepted, Refusal, Started, Stopped
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.mismatch import Mismatch
@@ -213,9 +213,12 @@ class Recorder:
     def append(self, draft: Draft) -> Draft:
         """Accepts new orders and annulments: writes them to the ledger. Raises `LedgerUnwritable`."""
         decisions: tuple[Annulment | Approval, ...] = (*draft.annulments, *draft.approvals)
-        facts: list[Fact] = [*decisions, *facts_of(draft.new, draft.signed, self.ledger.orders)]
+        orders = facts_of(draft.new, draft.signed, self.ledger.orders)
+        facts: list[Fact] = [*draft.allowed, *decisions, *orders]
         if facts:
             self._book.append(facts, draft.by)
+        for allowed in draft.allowed:
+            _log_allowed(allowed, draft.by)
         for one in decisions:
             done = "annulled" if isinstance(one, Annulment) else "approved"
             text = f"{done} order {one.order_id} of {one.issuer}: {one.reason}"
@@ -224,7 +227,7 @@ class Recorder:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
             names = {"order_id": order.order_id, "issuer": order.issuer, "sha256": order.sha256}
             event(logging.INFO, text, **names, by=draft.by)
-        rest = replace(draft, new=(), signed=(), annulments=(), approvals=())
+        rest = replace(draft, new=(), signed=(), annulments=(), approvals=(), allowed=())
         return replace(rest, accepted=(*draft.new, *draft.signed))
 
     def record(
@@ -340,6 +343,11 @@ class Recorder:
         except (HistoryUnwritable, Refused):
             if self._witness is not None:
                 raise
+
+
+def _log_allowed(allowed: Allowed, by: Principal) -> None:
+    text = f"allowed {allowed.name} ({allowed.match}) until {allowed.until}: {allowed.reason}"
+    event(logging.WARNING, text, by=by)
 
 
 def facts_of_ledger(recorder: Recorder) -> dict[str, Any]:

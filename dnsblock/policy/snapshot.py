@@ -17,13 +17,14 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import NONE, Lists
 from dnsblock.lists.transfer.keys import transferred_zones
 from dnsblock.orders.context import Context
-from dnsblock.orders.facts import Annulment, Approval
+from dnsblock.orders.facts import Allowed, Annulment, Approval
 from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine, judge_all
 from dnsblock.orders.life import Life, Part
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import EMPTY, Orders
 from dnsblock.orders.references import References, read_references
 from dnsblock.orders.state import Entries, State, derive
+from dnsblock.policy.allowed import AllowedNames, compile_allowed, zone_of
 from dnsblock.policy.engine_settings import engine_rules, nat64_prefixes, prefixes_of, read_secrets
 from dnsblock.policy.referenced import Contents, contents_of
 from dnsblock.policy.serials import Serials
@@ -52,6 +53,7 @@ class Draft:
     refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
     annulments: tuple[Annulment, ...] = ()  # not in the ledger yet
     approvals: tuple[Approval, ...] = ()  # not in the ledger yet
+    allowed: tuple[Allowed, ...] = ()  # not in the ledger yet
     references: References = NO_REFERENCES  # by which orders are judged
     secrets: tuple[bytes, ...] = ()  # of cookies; empty: they were not read
     access: Mapping[str, ApiAccess] = field(default_factory=dict)  # of `api` and `console`, if there are any
@@ -92,7 +94,7 @@ class Draft:
     def orders(self, known: Orders, now: datetime) -> Orders:
         """All orders with the changes of this draft. Raises `Refused` for a decision without an order."""
         decided = known.annulled(self.annulments, now, self.by).approved(self.approvals, now, self.by)
-        return decided.with_all((*self.signed, *self.new))
+        return decided.with_all((*self.signed, *self.new)).allowing(self.allowed, now, self.by)
 
 
 def read(
@@ -180,6 +182,7 @@ class Policy:
     lists: Mapping[str, ListZone] = field(default_factory=dict)  # the zones of lists, by name
     orders: Mapping[str, OrderZone] = field(default_factory=dict)  # the zones of orders, by name
     plan: tuple["Placement", ...] = ()  # how the zones are placed
+    allowed: AllowedNames | None = None  # that no list blocks
 
     @property
     def zones(self) -> tuple[PolicyZone, ...]:
@@ -194,7 +197,8 @@ class Policy:
 
     def with_serial(self, serial: int) -> "Policy":
         """The same content under another serial."""
-        return replace(self, snapshot=Snapshot(self.placed, serial, self.nat64))
+        snapshot = Snapshot(self.placed, serial, self.nat64, zone_of(self.allowed))
+        return replace(self, snapshot=snapshot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,13 +255,20 @@ class Placement:
     due: int | None  # Unix time of its next scheduled change
     judges_targets: bool
     is_shadow: bool
+    is_list: bool
     clients: tuple[IPv4Network | IPv6Network, ...] | None  # None: all
 
     def place(self) -> PlacedZone:
         """The same for the engine."""
         clients = None if self.clients is None else prefixes_of(self.clients)
-        options = {"judges_targets": self.judges_targets, "is_shadow": self.is_shadow}
-        return PlacedZone(self.zone, next_change_at=self.due, clients=clients, **options)
+        return PlacedZone(
+            self.zone,
+            next_change_at=self.due,
+            judges_targets=self.judges_targets,
+            is_shadow=self.is_shadow,
+            is_list=self.is_list,
+            clients=clients,
+        )
 
 
 def build(
@@ -293,19 +304,21 @@ def build(
             compiled, is_shadow = order_zones[zone.name].compiled, zone.is_shadow
         plan.append(placement(zone, compiled, due, is_shadow=is_shadow))
     nat64 = nat64_prefixes(config)
-    facts = (state, now, nat64, lists_now, order_zones, tuple(plan))
-    if former is not None and (former.plan, former.nat64) == (tuple(plan), nat64):
+    allowed = compile_allowed(orders.allowances.in_force(now), None if former is None else former.allowed)
+    facts = (state, now, nat64, lists_now, order_zones, tuple(plan), allowed)
+    if former is not None and (former.plan, former.nat64, former.allowed) == (tuple(plan), nat64, allowed):
         same = Policy(former.snapshot, former.placed, *facts)
         serial = serials.next(same.snapshot.digest)
         return same if serial == same.snapshot.serial else same.with_serial(serial)
     placed = tuple(one.place() for one in plan)
-    serial = serials.next(Snapshot.digest_of(placed, nat64))
-    return Policy(Snapshot(placed, serial, nat64), placed, *facts)
+    serial = serials.next(Snapshot.digest_of(placed, nat64, zone_of(allowed)))
+    return Policy(Snapshot(placed, serial, nat64, zone_of(allowed)), placed, *facts)
 
 
 def placement(zone: Zone, compiled: PolicyZone, due: int | None, *, is_shadow: bool) -> Placement:
     """A compiled zone with its options. `due`: the Unix time of its next scheduled change."""
-    return Placement(compiled, due, zone.judges_targets, is_shadow, zone.clients)
+    is_list = zone.issuer is None
+    return Placement(compiled, due, zone.judges_targets, is_shadow, is_list, zone.clients)
 
 
 def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> Policy:
@@ -323,8 +336,10 @@ def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> P
             else (of_list.compiled, of_list.is_shadow)
         )
         placed.append(placement(zone, compiled, None, is_shadow=is_shadow).place())
-    snapshot = Snapshot(placed, policy.snapshot.serial, policy.nat64)
-    return replace(policy, snapshot=snapshot, placed=tuple(placed), state=now.state, at=at, orders=now.zones)
+    allowed = compile_allowed(orders.allowances.in_force(at), policy.allowed)
+    snapshot = Snapshot(placed, policy.snapshot.serial, policy.nat64, zone_of(allowed))
+    same = replace(policy, snapshot=snapshot, placed=tuple(placed), allowed=allowed)
+    return replace(same, state=now.state, at=at, orders=now.zones)
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:

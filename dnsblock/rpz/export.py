@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dnsblock import __version__, document
-from dnsblock._engine import PlacedZone, Snapshot
+from dnsblock._engine import PlacedZone, PolicyZone, Snapshot
 from dnsblock.config import Config
 from dnsblock.config_exports import ExportFormat
 from dnsblock.errors import Problem, Refused
@@ -87,10 +87,21 @@ class Export:
     placed: tuple[PlacedZone, ...]  # the same, as they are enforced
     soa: tuple[str, str]  # MNAME and RNAME
     serial: int  # of the snapshot in force
+    allowed: PolicyZone | None  # names that the operator excepts from lists
 
     @classmethod
-    def of(cls, wanted: Wanted, config: Config, placed: Sequence[PlacedZone], serial: int) -> "Export":
-        """`placed`: all zones, in configured order. Raises `Refused` if they cannot be exported as wanted."""
+    def of(
+        cls,
+        wanted: Wanted,
+        config: Config,
+        placed: Sequence[PlacedZone],
+        serial: int,
+        allowed: PolicyZone | None,
+    ) -> "Export":
+        """`placed`: all zones, in configured order. `allowed`: names that the operator excepts from lists.
+
+        Raises `Refused` if they cannot be exported as wanted.
+        """
         if problems := list(wanted.problems(config)):
             raise Refused(problems)
         chosen = [
@@ -107,7 +118,7 @@ class Export:
         ]
         if opening:
             raise Refused(opening)
-        return cls(wanted, zones, own, (config.soa.mname, config.soa.rname), serial)
+        return cls(wanted, zones, own, (config.soa.mname, config.soa.rname), serial, allowed)
 
     @property
     def digest(self) -> str:
@@ -117,7 +128,7 @@ class Export:
             self.wanted.origin,
             self.zones,
             self.soa,
-            Snapshot.digest_of(self.placed),
+            Snapshot.digest_of(self.placed, allowed=self.allowed),
             __version__,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -125,7 +136,8 @@ class Export:
     def write(self, descriptor: int, serial: int | None = None) -> Written:
         """Writes to a file or a pipe. Raises `OSError`. Millions of names take seconds."""
         number = self.serial if serial is None else serial
-        snapshot, origin = Snapshot(self.placed, number), self.wanted.origin or NO_ORIGIN
+        snapshot = Snapshot(self.placed, number, allowed=self.allowed)
+        origin = self.wanted.origin or NO_ORIGIN
         return Written(number, *snapshot.export(descriptor, self.wanted.format, self._head(number), origin))
 
     def current(self, path: Path) -> "Current | None":

@@ -188,7 +188,7 @@ fn check_client(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, n
 pub enum Judgement<'a> {
     /// No zone matches.
     Pass,
-    /// A passthru. Only these zones judge the response's targets.
+    /// A passthru, or a name that is allowed. Only these zones judge the response's targets.
     Allow(Judges),
     Silence(Outcome),
     Answer {
@@ -229,9 +229,13 @@ pub fn judge<'a>(
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    match snapshot.decide(&query.name, walk, query.head.hop.client()) {
+    let judgement = match snapshot.decide(&query.name, walk, query.head.hop.client()) {
         Some(decision) => carry_out(query, decision, None, snapshot, rules, now, out),
         None => Judgement::Pass,
+    };
+    match (judgement.judges(), snapshot.judges_from(&query.name)) {
+        (Some(judges), allowed) if !allowed.lists => Judgement::Allow(judges.and(allowed)),
+        _ => judgement,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::message::Transport;
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
 use crate::policy::zone_data::is_trigger;
-use crate::policy::{Decision, PlacedZone, Snapshot};
+use crate::policy::{Decision, PlacedZone, PolicyZone, Snapshot};
 
 mod copy;
 pub mod data;
@@ -102,6 +102,7 @@ pub fn write(
 fn write_rpz<W: Write>(output: &mut Output<'_, W>, origin: &Name) -> io::Result<()> {
     if let [alone] = output.snapshot.zones()
         && alone.zone.gives_answers()
+        && output.snapshot.allowed().is_none()
         && copy::write(output, &alone.zone, origin)?
     {
         return Ok(());
@@ -133,7 +134,8 @@ impl<W: Write> Output<'_, W> {
     }
 }
 
-/// Calls `take` once with every owner name, zone by zone. Stops at the first error.
+/// Calls `take` once with every owner name, zone by zone, those that are allowed first. Stops at the first
+/// error.
 ///
 /// In a zone, names are in the order of their hashes, so a change of an entry changes few lines. Names with
 /// at most `shorter` bytes of text are left out; none with 0.
@@ -143,23 +145,23 @@ fn each_owner(
     mut take: impl FnMut(&Owner) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut result = Ok(());
-    for (place, placed) in snapshot.zones().iter().enumerate() {
-        let earlier = &snapshot.zones()[..place];
-        placed.zone.each(
+    let allowed = snapshot.allowed().map(|zone| &**zone);
+    let zones: Vec<&PolicyZone> =
+        allowed.into_iter().chain(snapshot.zones().iter().map(|placed| &*placed.zone)).collect();
+    for (place, zone) in zones.iter().enumerate() {
+        let earlier = &zones[..place];
+        zone.each(
             |_, _| true,
             |_, text, _| {
                 if result.is_err() || text.length() <= shorter {
                     return;
                 }
                 let Ok(name) = Name::from_text(text.as_bytes()) else { return };
-                if placed.zone.is_of_records() && is_trigger(&name) {
+                if zone.is_of_records() && is_trigger(&name) {
                     return;
                 }
                 let owner = Owner::new(name);
-                if earlier
-                    .iter()
-                    .all(|earlier| earlier.zone.entries_at(&owner.name, &owner.walk, 0).is_none())
-                {
+                if earlier.iter().all(|zone| zone.entries_at(&owner.name, &owner.walk, 0).is_none()) {
                     result = take(&owner);
                 }
             },

@@ -225,6 +225,7 @@ mod tests {
             judges_targets: true,
             is_shadow: false,
             clients: None,
+            is_list: false,
         };
         Snapshot::new(zones.into_iter().map(in_place).collect(), 1)
     }

@@ -112,7 +112,10 @@ fn judge_targets<'a>(
 /// The decision about a name on the chain, if it ends the chain: a block, or a passthru of the
 /// first zone. After any other passthru, only the zones before its own judge the rest.
 fn judge_name<'a>(name: &Name, snapshot: &'a Snapshot, judges: &mut Evaluation<'a>) -> Option<Decision<'a>> {
-    let decision = snapshot.find_target(name, *judges)?;
+    let Some(decision) = snapshot.find_target(name, *judges) else {
+        judges.judges = judges.judges.and(snapshot.judges_from(name));
+        return None;
+    };
     if decision.is_passthru() {
         judges.judges = judges.judges.and(Judges::after(&decision));
         if decision.zone > 0 {
@@ -213,6 +216,10 @@ fn drop_blocked(response: Response<'_>, snapshot: &Snapshot, judges: Evaluation<
         }
         let owner = response.name(entry.owner);
         let by_name = snapshot.find_target(&owner, judges);
+        let judges = match &by_name {
+            None => judges.from(snapshot.judges_from(&owner)),
+            Some(_) => judges,
+        };
         let name_is_blocked = by_name.as_ref().is_some_and(|decision| !decision.is_passthru());
         // For each address type, whether one of the owner's addresses is blocked.
         let mut is_blocked = [None; ADDRESS_TYPES.len()];

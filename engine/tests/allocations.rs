@@ -41,7 +41,14 @@ fn place(is_shadow: bool) -> PlacedZone {
     // With an overlay, as a zone of orders has after a change.
     let zone = list::with_changes(&base, Vec::<Rule>::new(), b"exact 0 changed.example\n").unwrap();
     let zone = zone.expect("one change");
-    PlacedZone { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow, clients: None }
+    PlacedZone {
+        zone: Arc::new(zone),
+        next_change_at: None,
+        judges_targets: true,
+        is_shadow,
+        clients: None,
+        is_list: false,
+    }
 }
 
 fn snapshot() -> Snapshot {

@@ -78,6 +78,7 @@ fn snapshot() -> Snapshot {
             judges_targets: true,
             is_shadow: false,
             clients: None,
+            is_list: false,
         }
     };
     Snapshot::new(Action::ALL.map(|(action, _)| zone(action)).into(), 7)

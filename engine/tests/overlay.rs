@@ -84,7 +84,14 @@ fn change(random: &mut Random, entries: &mut Entries) -> Vec<String> {
 fn snapshot(zone: &Arc<PolicyZone>, other: &Arc<PolicyZone>, is_first: bool, is_shadow: bool) -> Snapshot {
     let place = |zone: &Arc<PolicyZone>, is_shadow| {
         let zone = Arc::clone(zone);
-        PlacedZone { zone, next_change_at: None, judges_targets: true, is_shadow, clients: None }
+        PlacedZone {
+            zone,
+            next_change_at: None,
+            judges_targets: true,
+            is_shadow,
+            clients: None,
+            is_list: false,
+        }
     };
     let mut zones = vec![place(zone, is_shadow), place(other, false)];
     zones.rotate_left(usize::from(!is_first));

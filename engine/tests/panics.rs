@@ -67,6 +67,7 @@ fn start(upstream: SocketAddr) -> Engine {
         judges_targets: true,
         is_shadow: false,
         clients: None,
+        is_list: false,
     };
     let listen = [SocketAddr::from(([127, 0, 0, 1], 0))];
     let engine = Engine::bind(&listen, 1, settings, Inherited::default()).unwrap();

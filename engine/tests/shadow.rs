@@ -48,6 +48,7 @@ fn snapshot<'a>(zones: impl IntoIterator<Item = (&'a Arc<PolicyZone>, bool)>) ->
         judges_targets: true,
         is_shadow,
         clients: None,
+        is_list: false,
     };
     Snapshot::new(zones.into_iter().map(place).collect(), 1)
 }

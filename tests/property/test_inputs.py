@@ -126,7 +126,9 @@ FORMATS = st.sampled_from([None, *FORMAT_NAMES])
 
 
 def snapshot_of(zone: PolicyZone) -> Snapshot:
-    return Snapshot([PlacedZone(zone, next_change_at=None, judges_targets=True, is_shadow=False)], 1)
+    return Snapshot(
+        [PlacedZone(zone, next_change_at=None, judges_targets=True, is_shadow=False, is_list=False)], 1
+    )
 
 
 def compile_text(

@@ -66,7 +66,7 @@ def ordered(drawn: list) -> list[Order]:
 
 
 def answers(zone: PolicyZone, config: Config) -> list[tuple]:
-    placed = PlacedZone(zone, next_change_at=None, judges_targets=True, is_shadow=False)
+    placed = PlacedZone(zone, next_change_at=None, judges_targets=True, is_shadow=False, is_list=False)
     snapshot = Snapshot([placed], 1)
     return [
         (name, found.entry, found.scope, found.action, found.decides, found.decides_over_tcp)

@@ -99,7 +99,9 @@ def snapshot(names: bytes, serial: int = 1) -> Snapshot:
 
 
 def snapshot_of(zone: PolicyZone, serial: int = 1) -> Snapshot:
-    return Snapshot([PlacedZone(zone, next_change_at=None, judges_targets=True, is_shadow=False)], serial)
+    return Snapshot(
+        [PlacedZone(zone, next_change_at=None, judges_targets=True, is_shadow=False, is_list=False)], serial
+    )
 
 
 def make_engine() -> Engine:

@@ -15,8 +15,10 @@ pub struct Level<'a> {
     pub below: Option<Decision<'a>>,
     /// About the name, if it had no entry.
     pub inherited: Option<Decision<'a>>,
-    /// Whether a zone has an entry of exactly this name.
+    /// Whether a zone has an entry of exactly this name, or the operator allows it.
     pub has_entry: bool,
+    /// Whether the operator excepts the name from lists, and names below it.
+    pub is_allowed: [bool; 2],
 }
 
 /// The levels of a name, from the label before the root to the full name.
@@ -27,16 +29,26 @@ pub fn levels<'a>(snapshot: &'a Snapshot, name: &Name, walk: &Walk, over: Transp
         .iter()
         .map(|placed| placed.zone.entries_at(name, walk, name.labels()).and_then(|[_, below]| below))
         .collect();
+    let allowed = snapshot.allowed();
+    let mut under_allowed: Option<Found<'a>> = None;
     let mut levels = Vec::with_capacity(name.labels());
     for skip in (0..name.labels()).rev() {
-        let decide = |found: &[Option<Found<'a>>]| {
+        let decide = |found: &[Option<Found<'a>>], allowed: Option<Found<'a>>| {
             found.iter().enumerate().find_map(|(place, found)| {
-                Decision::new((place, &zones[place].zone), (*found)?, over, walk.hash(skip))
+                let found = (*found)?;
+                let decision = Decision::new((place, &zones[place].zone), found, over, walk.hash(skip))?;
+                let is_excepted = zones[place].is_list && allowed.is_some_and(|by| by.skip <= found.skip);
+                (decision.is_passthru() || !is_excepted).then_some(decision)
             })
         };
-        let inherited = decide(&under);
+        let inherited = decide(&under, under_allowed);
+        let mut at_allowed = under_allowed;
         let mut at = under.clone();
-        let mut has_entry = false;
+        let own_allowed = allowed.and_then(|zone| zone.entries_at(name, walk, skip));
+        let mut has_entry = own_allowed.is_some();
+        if let Some([own, below]) = own_allowed {
+            (at_allowed, under_allowed) = (own.or(at_allowed), below.or(under_allowed));
+        }
         for (zone, placed) in zones.iter().enumerate() {
             let entries = placed.zone.entries_at(name, walk, skip);
             has_entry |= entries.is_some();
@@ -47,7 +59,9 @@ pub fn levels<'a>(snapshot: &'a Snapshot, name: &Name, walk: &Walk, over: Transp
                 under[zone] = below.or(under[zone]);
             }
         }
-        levels.push(Level { skip, at: decide(&at), below: decide(&under), inherited, has_entry });
+        let is_allowed = [at_allowed.is_some(), under_allowed.is_some()];
+        let (at, below) = (decide(&at, at_allowed), decide(&under, under_allowed));
+        levels.push(Level { skip, at, below, inherited, has_entry, is_allowed });
     }
     levels
 }

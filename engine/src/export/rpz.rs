@@ -203,6 +203,10 @@ impl Records {
         } else if is_cut {
             at = open;
         }
+        // A passthru opens addresses, too.
+        let passthru = |is_allowed: bool| is_allowed.then(|| Rc::clone(&self.passthru));
+        at = at.or(passthru(level.is_allowed[0]));
+        below = below.or(passthru(level.is_allowed[1]));
         Effects { at, below, inherited, has_own, is_cut }
     }
 
@@ -277,6 +281,7 @@ mod tests {
     use crate::export::{Exported, Format};
     use crate::list;
     use crate::message::QueryClient;
+    use crate::nat64::Nat64;
     use crate::policy::{PlacedZone, PolicyZone, Rule, Snapshot, Target};
     use crate::prefix::Prefix;
 
@@ -292,14 +297,18 @@ mod tests {
     }
 
     fn snapshot(zones: Vec<PolicyZone>) -> Snapshot {
-        let place = |zone| PlacedZone {
+        Snapshot::new(zones.into_iter().map(|zone| placed(zone, false)).collect(), 7)
+    }
+
+    fn placed(zone: PolicyZone, is_list: bool) -> PlacedZone {
+        PlacedZone {
             zone: Arc::new(zone),
             next_change_at: None,
             judges_targets: true,
             is_shadow: false,
             clients: None,
-        };
-        Snapshot::new(zones.into_iter().map(place).collect(), 7)
+            is_list,
+        }
     }
 
     fn exported(snapshot: &Snapshot, format: Format) -> (Vec<String>, Exported) {
@@ -344,7 +353,8 @@ mod tests {
         }
     }
 
-    /// Random zones with every action and match, and names in and around their entries.
+    /// Random zones with every action and match, names in and around their entries, and names that the
+    /// operator excepts from some of the zones.
     #[test]
     fn a_server_that_reads_the_zone_decides_as_these_zones() {
         let mut random = 7u64;
@@ -353,19 +363,24 @@ mod tests {
             (random >> 33) as usize % below
         };
         let mut blocked = 0;
-        for _ in 0..400 {
-            let zones = (0..1 + draw(3)).map(|place| {
-                let mut rules = vec![Rule::Exemption, Rule::passthru()];
-                rules.extend(Action::ALL.map(|(action, _)| rule(action)));
+        for round in 0..400 {
+            let mut zone = |rules: Vec<Rule>, most: usize| {
                 let mut lines = String::new();
-                for _ in 0..1 + draw(8) {
+                for _ in 0..1 + draw(most) {
                     let labels: Vec<&str> = (0..1 + draw(4)).map(|_| ["a", "b", "cc"][draw(3)]).collect();
                     let scope = Match::ALL[draw(3)].0.name();
                     lines += &format!("{scope} {} {}\n", draw(rules.len()), labels.join("."));
                 }
-                list::entries(&format!("z{place}"), rules, lines.trim_end().as_bytes()).ok().unwrap()
-            });
-            let snapshot = snapshot(zones.collect());
+                let zone = list::entries("z", rules, lines.trim_end().as_bytes()).ok().unwrap();
+                (zone, draw(2) == 0)
+            };
+            let mut rules = vec![Rule::Exemption, Rule::passthru()];
+            rules.extend(Action::ALL.map(|(action, _)| rule(action)));
+            let zones = (0..1 + round % 3).map(|_| zone(rules.clone(), 8));
+            let zones = zones.map(|(zone, is_list)| placed(zone, is_list)).collect();
+            let (allowed, is_used) = zone(vec![Rule::passthru()], 3);
+            let allowed = is_used.then(|| Arc::new(allowed));
+            let snapshot = Snapshot::with_allowed(zones, Nat64::default(), allowed, 7);
             let (lines, _) = exported(&snapshot, Format::Rpz);
             let zone = Zone::read(&lines);
             for _ in 0..200 {

@@ -25,6 +25,8 @@ pub struct Snapshot {
     digest: [u8; 32],
     nat64: Nat64,
     depends_on_client: bool,
+    /// Names that the operator excepts from the zones of lists.
+    allowed: Option<Arc<PolicyZone>>,
 }
 
 /// The zones that judge where a response leads to.
@@ -36,19 +38,26 @@ pub struct Judges {
     /// Whether zones of records are among them. As in BIND, the first name of a chain that such a zone has
     /// decides about all of it, so that its passthru exempts from earlier zones of records, too.
     pub records: bool,
+    /// Whether zones of lists are among them. Where the operator allows a name, none of them judges where it
+    /// leads to.
+    pub lists: bool,
 }
 
 impl Judges {
-    pub const ALL: Judges = Judges { first: usize::MAX, records: true };
+    pub const ALL: Judges = Judges { first: usize::MAX, records: true, lists: true };
 
     /// Those that are left after a passthru.
     pub fn after(decision: &Decision<'_>) -> Judges {
-        Judges { first: decision.zone, records: !decision.is_of_records }
+        Judges { first: decision.zone, records: !decision.is_of_records, lists: true }
     }
 
     /// Those of both.
     pub fn and(self, other: Judges) -> Judges {
-        Judges { first: self.first.min(other.first), records: self.records && other.records }
+        Judges {
+            first: self.first.min(other.first),
+            records: self.records && other.records,
+            lists: self.lists && other.lists,
+        }
     }
 }
 
@@ -71,7 +80,12 @@ impl<'a> Evaluation<'a> {
 
     /// Those that are left after a passthru.
     pub fn after(self, decision: &Decision<'_>) -> Evaluation<'a> {
-        Evaluation { judges: self.judges.and(Judges::after(decision)), ..self }
+        self.from(Judges::after(decision))
+    }
+
+    /// Those of them that are also among these.
+    pub fn from(self, judges: Judges) -> Evaluation<'a> {
+        Evaluation { judges: self.judges.and(judges), ..self }
     }
 
     /// With the zones of records among them.
@@ -104,6 +118,8 @@ pub struct PlacedZone {
     pub is_shadow: bool,
     /// The clients for which alone the zone applies; `None`: for all.
     pub clients: Option<Arc<Prefixes>>,
+    /// Whether it is a list, from which the operator may except names. Nobody excepts names from orders.
+    pub is_list: bool,
 }
 
 /// A policy zone whose matches are counted and never decide.
@@ -113,12 +129,13 @@ pub struct Shadow {
     pub after: usize,
     judges_targets: bool,
     clients: Option<Arc<Prefixes>>,
+    is_list: bool,
 }
 
 impl Shadow {
     /// A shadow zone after all enforced zones of any snapshot.
     pub fn after_all(zone: Arc<PolicyZone>) -> Shadow {
-        Shadow { zone, after: usize::MAX, judges_targets: true, clients: None }
+        Shadow { zone, after: usize::MAX, judges_targets: true, clients: None, is_list: false }
     }
 }
 
@@ -213,31 +230,37 @@ fn applies_to(clients: &Option<Arc<Prefixes>>, client: IpAddr) -> bool {
 
 impl Snapshot {
     pub fn new(configured: Vec<PlacedZone>, serial: u32) -> Snapshot {
-        Snapshot::with_nat64(configured, Nat64::default(), serial)
+        Snapshot::with_allowed(configured, Nat64::default(), None, serial)
     }
 
-    pub fn with_nat64(configured: Vec<PlacedZone>, nat64: Nat64, serial: u32) -> Snapshot {
-        let digest = Snapshot::digest_of(&configured, &nat64);
+    /// `allowed`: names that the operator excepts from the zones of lists.
+    pub fn with_allowed(
+        configured: Vec<PlacedZone>,
+        nat64: Nat64,
+        allowed: Option<Arc<PolicyZone>>,
+        serial: u32,
+    ) -> Snapshot {
+        let digest = Snapshot::digest_of(&configured, &nat64, allowed.as_deref());
         let (mut zones, mut shadows) = (Vec::new(), Vec::new());
         for zone in configured {
             match zone.is_shadow {
                 true => {
-                    let PlacedZone { zone, judges_targets, clients, .. } = zone;
-                    shadows.push(Shadow { zone, after: zones.len(), judges_targets, clients });
+                    let PlacedZone { zone, judges_targets, clients, is_list, .. } = zone;
+                    shadows.push(Shadow { zone, after: zones.len(), judges_targets, clients, is_list });
                 }
                 false => zones.push(zone),
             }
         }
-        prepare_denials(&zones);
+        prepare_denials(&zones, allowed.as_deref());
         let is_of_clients =
             |placed: &PlacedZone| placed.clients.is_some() || placed.zone.has_client_triggers();
         let depends_on_client = zones.iter().any(is_of_clients);
-        Snapshot { zones, shadows, serial, digest, nat64, depends_on_client }
+        Snapshot { zones, shadows, serial, digest, nat64, depends_on_client, allowed }
     }
 
     /// SHA-256 over the name, digest, flags (targets, shadow) and clients of each zone in order, and over
-    /// the NAT64 prefixes.
-    pub fn digest_of(configured: &[PlacedZone], nat64: &Nat64) -> [u8; 32] {
+    /// the NAT64 prefixes and the names that are allowed.
+    pub fn digest_of(configured: &[PlacedZone], nat64: &Nat64, allowed: Option<&PolicyZone>) -> [u8; 32] {
         let mut hasher = Sha256::new();
         for PlacedZone { zone, judges_targets, is_shadow, clients, .. } in configured {
             hasher.update([u8::from(*judges_targets) | u8::from(*is_shadow) << 1]);
@@ -251,6 +274,10 @@ impl Snapshot {
         for prefix in nat64.configured() {
             hasher.update(format!("nat64 {prefix}\n"));
         }
+        if let Some(allowed) = allowed {
+            hasher.update("allowed\n");
+            hasher.update(allowed.digest);
+        }
         hasher.finalize().into()
     }
 
@@ -262,9 +289,26 @@ impl Snapshot {
     /// The same, for a name whose hashes are known.
     pub fn decide(&self, name: &Name, walk: &Walk, client: QueryClient) -> Option<Decision<'_>> {
         let mut zones = self.zones.iter().enumerate();
-        zones.find_map(|(place, PlacedZone { zone, clients, .. })| {
-            applies_to(clients, client.address).then(|| zone.decide(place, name, walk, client)).flatten()
+        zones.find_map(|(place, PlacedZone { zone, clients, is_list, .. })| {
+            let decision =
+                applies_to(clients, client.address).then(|| zone.decide(place, name, walk, client));
+            decision.flatten().filter(|decision| !(*is_list && self.excepts(name, walk, decision)))
         })
+    }
+
+    /// Whether the operator has excepted a name from the lists, and a list has decided about it by no longer
+    /// name. The addresses of clients are no names.
+    fn excepts(&self, name: &Name, walk: &Walk, decision: &Decision<'_>) -> bool {
+        let Some(allowed) = &self.allowed else { return false };
+        let is_of_block = decision.is_of_name() && !decision.is_passthru();
+        is_of_block && allowed.find(name, walk).is_some_and(|found| found.skip <= decision.skip)
+    }
+
+    /// The zones that judge where a name leads to, if none has decided about the name itself.
+    pub fn judges_from(&self, name: &Name) -> Judges {
+        let Some(allowed) = &self.allowed else { return Judges::ALL };
+        let is_allowed = allowed.find(name, &Walk::new(name, SEED)).is_some();
+        Judges { lists: !is_allowed, ..Judges::ALL }
     }
 
     /// The decision about all queries of a client by its address, whatever their name.
@@ -297,9 +341,11 @@ impl Snapshot {
     pub fn find_target<'a>(&'a self, target: &Name, evaluation: Evaluation<'a>) -> Option<Decision<'a>> {
         let walk = Walk::new(target, SEED);
         let transport = evaluation.client.transport;
-        let decide = |place, zone: &'a PolicyZone| zone.decide_name(place, target, &walk, transport);
-        let mut judging = self.evaluated(evaluation).enumerate().filter(|(_, (_, judges))| *judges);
-        let decision = judging.find_map(|(place, (zone, _))| decide(place, zone?))?;
+        let mut zones = self.evaluated(evaluation).enumerate().filter(|(_, zone)| zone.judges_targets);
+        let decision = zones.find_map(|(place, Evaluated { zone, is_list, .. })| {
+            let decision = zone?.decide_name(place, target, &walk, transport)?;
+            (!(is_list && self.excepts(target, &walk, &decision))).then_some(decision)
+        })?;
         Some(Decision { skip: 0, scope: Match::Exact, ..decision })
     }
 
@@ -309,7 +355,7 @@ impl Snapshot {
     pub fn find_address<'a>(&'a self, address: IpAddr, evaluation: Evaluation<'a>) -> Option<Decision<'a>> {
         let mut zones = self.evaluated(evaluation).enumerate();
         let addresses = self.nat64.with_embedded(address);
-        zones.find_map(|(place, (zone, _))| {
+        zones.find_map(|(place, Evaluated { zone, .. })| {
             let zone = zone?;
             let found = addresses.clone().filter_map(|address| zone.find_address(address));
             let (prefix, found) = found.max_by_key(|(prefix, _)| prefix.rpz_length())?;
@@ -318,24 +364,26 @@ impl Snapshot {
         })
     }
 
-    /// The evaluated zones in order, and whether they apply to targets. `None`: not for this client.
-    fn evaluated<'a>(
-        &'a self,
-        evaluation: Evaluation<'a>,
-    ) -> impl Iterator<Item = (Option<&'a PolicyZone>, bool)> {
-        let Judges { first, records } = evaluation.judges;
+    /// The evaluated zones in order.
+    fn evaluated<'a>(&'a self, evaluation: Evaluation<'a>) -> impl Iterator<Item = Evaluated<'a>> {
+        let Judges { first, records, lists } = evaluation.judges;
         let client = evaluation.client.address;
-        let applies = move |zone: &PolicyZone, clients: &Option<Arc<Prefixes>>| {
-            (records || !zone.is_of_records()) && applies_to(clients, client)
+        let evaluated = move |zone: &'a PolicyZone,
+                              clients: &Option<Arc<Prefixes>>,
+                              judges_targets: bool,
+                              is_list: bool| {
+            let applies = (records || !zone.is_of_records()) && (lists || !is_list);
+            let zone = (applies && applies_to(clients, client)).then_some(zone);
+            Evaluated { zone, judges_targets, is_list }
         };
         let enforced = move |placed: &'a PlacedZone| {
-            (applies(&placed.zone, &placed.clients).then_some(&*placed.zone), placed.judges_targets)
+            evaluated(&placed.zone, &placed.clients, placed.judges_targets, placed.is_list)
         };
         let place = evaluation.shadow.map_or(self.zones.len(), |shadow| self.place_of(shadow));
         let (before, after) = self.zones.split_at(place);
-        let shadow = evaluation.shadow.map(|shadow| {
-            (applies(&shadow.zone, &shadow.clients).then_some(&*shadow.zone), shadow.judges_targets)
-        });
+        let shadow = evaluation
+            .shadow
+            .map(|shadow| evaluated(&shadow.zone, &shadow.clients, shadow.judges_targets, shadow.is_list));
         before.iter().map(enforced).chain(shadow).chain(after.iter().map(enforced)).take(first)
     }
 
@@ -354,7 +402,7 @@ impl Snapshot {
         client: QueryClient,
     ) -> Option<ShadowMatch> {
         let decision = shadow.decide(name, walk, client)?;
-        if decision.is_passthru() {
+        if decision.is_passthru() || shadow.is_list && self.excepts(name, walk, &decision) {
             return None;
         }
         let before = &self.zones[..self.place_of(shadow)];
@@ -408,6 +456,11 @@ impl Snapshot {
     /// Whether the answer for a blocked name may be NXDOMAIN: only if all names below are denied as
     /// well (RFC 8020 section 2). The records of a policy zone say it themselves.
     pub fn denies_all_below(&self, name: &Name, decision: &Decision<'_>) -> bool {
+        if let Some(allowed) = self.allowed.as_ref().filter(|_| self.zones[decision.zone].is_list)
+            && allowed.excepts(name, decision.hash, Denial::Later)
+        {
+            return false;
+        }
         if decision.is_of_records {
             return decision.answer.action == Action::Nxdomain;
         }
@@ -435,15 +488,31 @@ impl Snapshot {
         self.serial
     }
 
+    /// The names that the operator excepts from the zones of lists.
+    pub fn allowed(&self) -> Option<&Arc<PolicyZone>> {
+        self.allowed.as_ref()
+    }
+
     /// See `digest_of`.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
 }
 
+/// A zone that is evaluated for a name or an address in a response.
+struct Evaluated<'a> {
+    /// `None`: it does not apply.
+    zone: Option<&'a PolicyZone>,
+    judges_targets: bool,
+    is_list: bool,
+}
+
 /// Finds the names above exceptions of all zones where a denial depends on them, so that no query
 /// waits for it.
-fn prepare_denials(zones: &[PlacedZone]) {
+fn prepare_denials(zones: &[PlacedZone], allowed: Option<&PolicyZone>) {
+    if let Some(allowed) = allowed {
+        allowed.prepare(Denial::Later);
+    }
     for (place, PlacedZone { zone, .. }) in zones.iter().enumerate() {
         if zone.exceptions.may_deny_all {
             zone.prepare(Denial::Itself);

@@ -270,22 +270,24 @@ pub struct PlacedZone {
     judges_targets: bool,
     is_shadow: bool,
     clients: Option<Arc<Prefixes>>,
+    is_list: bool,
 }
 
 #[pymethods]
 impl PlacedZone {
     #[new]
-    #[pyo3(signature = (zone, *, next_change_at, judges_targets, is_shadow, clients=None))]
+    #[pyo3(signature = (zone, *, next_change_at, judges_targets, is_shadow, is_list, clients=None))]
     fn new(
         zone: Py<PolicyZone>,
         next_change_at: Option<u64>,
         judges_targets: bool,
         is_shadow: bool,
+        is_list: bool,
         clients: Option<Vec<(IpAddr, u8)>>,
     ) -> PlacedZone {
         let prefix = |(address, length)| Prefix { address, length };
         let clients = clients.map(|clients| Arc::new(Prefixes::new(clients.into_iter().map(prefix))));
-        PlacedZone { zone, next_change_at, judges_targets, is_shadow, clients }
+        PlacedZone { zone, next_change_at, judges_targets, is_shadow, clients, is_list }
     }
 }
 
@@ -296,6 +298,7 @@ fn placed(zones: &[PyRef<'_, PlacedZone>]) -> Vec<policy::PlacedZone> {
         judges_targets: placed.judges_targets,
         is_shadow: placed.is_shadow,
         clients: placed.clients.clone(),
+        is_list: placed.is_list,
     };
     zones.iter().map(place).collect()
 }
@@ -312,21 +315,29 @@ pub struct Snapshot(pub Arc<policy::Snapshot>);
 #[pymethods]
 impl Snapshot {
     #[new]
-    #[pyo3(signature = (zones, serial, nat64=Vec::new()))]
+    #[pyo3(signature = (zones, serial, nat64=Vec::new(), allowed=None))]
     fn new(
         py: Python<'_>,
         zones: Vec<PyRef<'_, PlacedZone>>,
         serial: u32,
         nat64: Vec<(IpAddr, u8)>,
+        allowed: Option<&PolicyZone>,
     ) -> PyResult<Snapshot> {
         let (zones, nat64) = (placed(&zones), nat64_prefixes(nat64)?);
-        Ok(Snapshot(Arc::new(py.detach(|| policy::Snapshot::with_nat64(zones, nat64, serial)))))
+        let allowed = allowed.map(|zone| Arc::clone(&zone.0));
+        let make = || policy::Snapshot::with_allowed(zones, nat64, allowed, serial);
+        Ok(Snapshot(Arc::new(py.detach(make))))
     }
 
     #[staticmethod]
-    #[pyo3(signature = (zones, nat64=Vec::new()))]
-    fn digest_of(zones: Vec<PyRef<'_, PlacedZone>>, nat64: Vec<(IpAddr, u8)>) -> PyResult<String> {
-        Ok(digest_text(&policy::Snapshot::digest_of(&placed(&zones), &nat64_prefixes(nat64)?)))
+    #[pyo3(signature = (zones, nat64=Vec::new(), allowed=None))]
+    fn digest_of(
+        zones: Vec<PyRef<'_, PlacedZone>>,
+        nat64: Vec<(IpAddr, u8)>,
+        allowed: Option<&PolicyZone>,
+    ) -> PyResult<String> {
+        let allowed = allowed.map(|zone| &*zone.0);
+        Ok(digest_text(&policy::Snapshot::digest_of(&placed(&zones), &nat64_prefixes(nat64)?, allowed)))
     }
 
     #[pyo3(signature = (target, client=None))]

@@ -38,7 +38,14 @@ fn snapshot(zones: Vec<CompiledZone>) -> Snapshot {
         let answers = Answers::Given { max_ttl: 60, extended_error: None, structured: None };
         let zone = PolicyZone::of_records("z", Arc::new(zone.compiled.names), answers).unwrap();
         let (next_change_at, clients) = (None, None);
-        PlacedZone { zone: Arc::new(zone), next_change_at, judges_targets: true, is_shadow: false, clients }
+        PlacedZone {
+            zone: Arc::new(zone),
+            next_change_at,
+            judges_targets: true,
+            is_shadow: false,
+            clients,
+            is_list: false,
+        }
     };
     Snapshot::new(zones.into_iter().map(place).collect(), 1)
 }
