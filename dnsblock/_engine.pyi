@@ -395,7 +395,7 @@ class PlacedZone:
 
     `next_change_at`: Unix time in seconds of its next scheduled change, which limits its TTLs.
     `judges_targets`: it also applies to targets (CNAME, DNAME, HTTPS, SVCB) in upstream responses.
-    `is_shadow`: its matches are only counted. `is_list`: the operator may except names from it. `clients`: it
+    `is_shadow`: its matches are only counted. `is_list`: the operator may exempt names from it. `clients`: it
     applies to these networks only.
     """
 

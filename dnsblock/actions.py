@@ -125,7 +125,7 @@ class Actions:
         return await self._publisher.publish(RollBack(by, serial, reason))
 
     async def allow(self, by: Principal, allowed: Allowed) -> Served:
-        """Excepts a name from lists until a time; a time that has passed ends this."""
+        """Exempts a name from lists until a time; a time that has passed ends this."""
         recorder = self._publisher.recorder
         check(allowed, recorder.now(), recorder.ledger.orders.allowances)
         return await self._publisher.publish(LedgerEntries(by, "allow", allowed=(allowed,)))

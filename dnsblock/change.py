@@ -68,7 +68,7 @@ class LedgerEntries:
     judged_in: Context | None = None  # what these were judged by
     annulments: tuple[Annulment, ...] = ()
     approvals: tuple[Approval, ...] = ()
-    allowed: tuple[Allowed, ...] = ()  # names that the operator excepts from lists
+    allowed: tuple[Allowed, ...] = ()  # names that the operator exempts from lists
     decided: tuple[Order, ...] = ()  # the orders that annulments and approvals mean
     scope: Scope = "ledger"
 

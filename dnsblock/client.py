@@ -170,11 +170,11 @@ class Client:
         return self._ask("POST", path, params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def allowed(self) -> dict[str, Any]:
-        """The names that the operator excepts from lists."""
+        """The names that the operator exempts from lists."""
         return self._ask("GET", "/v1/allow")
 
     def allow(self, name: str, match: str, until: str | None, reason: str) -> dict[str, Any]:
-        """Excepts a name from lists until a time; None: ends this now. Raises `Refused`."""
+        """Exempts a name from lists until a time; None: ends this now. Raises `Refused`."""
         params = {"name": name, "match": match, "reason": reason} | (
             {} if until is None else {"until": until}
         )

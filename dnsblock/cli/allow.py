@@ -1,4 +1,4 @@
-"""`dnsblock allow`: except a name from lists until a time."""
+"""`dnsblock allow`: exempt a name from lists until a time."""
 
 import json
 import sys
@@ -53,16 +53,16 @@ def allow(
     match: str,
     reason: str | None,
 ) -> None:
-    """Except NAME from all lists until a time. Without NAME, show the exceptions in force.
+    """Exempt NAME from all lists until a time. Without NAME, show the exceptions in force.
 
-    It takes effect at once, and ends by itself at the given second. A list still blocks a longer name that it
+    It takes effect at once, and ends automatically at the given second. A list still blocks a longer name that it
     has an entry for. An order is never overridden: if one blocks NAME, the command shows which.
 
     Exit code 1 if NAME is still blocked, or, without NAME, if there is no exception.
     """
     if name is None:
         if until is not None or ends or reason is not None:
-            raise click.UsageError("name the domain to except from lists")
+            raise click.UsageError("name the domain to exempt from lists")
         _show(config_path, as_json)
         return
     if (until is None) != ends:

@@ -1,4 +1,4 @@
-"""The API for names that the operator excepts from lists."""
+"""The API for names that the operator exempts from lists."""
 
 import asyncio
 from datetime import UTC
@@ -41,7 +41,7 @@ def allow_routes(control: Control) -> list[Route]:
         )
 
     async def post_allow(request: Request) -> JSONResponse:
-        """Excepts a name from lists, and responds when that is served. Refused if only orders block it."""
+        """Exempts a name from lists, and responds when that is served. Refused if only orders block it."""
         query, view = asked(request, Allow), await view_of(control, request)
         fact = _fact(query, view)
         before = await asyncio.to_thread(view.explain, fact.name)

@@ -1,4 +1,4 @@
-"""Names that the operator excepts from lists until a time, as the ledger records them.
+"""Names that the operator exempts from lists until a time, as the ledger records them.
 
 An allowance never concerns an order. A later one for the same name and match replaces an earlier one.
 """

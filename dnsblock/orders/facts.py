@@ -326,7 +326,7 @@ class PublishedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The operator excepts a name from lists until a time; a time that has passed ends this."""
+    """The operator exempts a name from lists until a time; a time that has passed ends this."""
 
     KIND: ClassVar[str] = "allowed"
     name: str  # canonical

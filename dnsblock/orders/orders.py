@@ -126,7 +126,7 @@ class Orders:
     # ------- Decisions of the operator that are not recorded yet -------
 
     def allowing(self, allowed: Iterable[Allowed], at: datetime, by: Principal) -> "Orders":
-        """With names that the operator excepts from lists."""
+        """With names that the operator exempts from lists."""
         allowances = self.allowances
         for fact in allowed:
             allowances = allowances.with_fact(fact, at, by)

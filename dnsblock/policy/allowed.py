@@ -1,4 +1,4 @@
-"""Compiles the names that the operator excepts from lists."""
+"""Compiles the names that the operator exempts from lists."""
 
 from dataclasses import dataclass, field
 from typing import TypedDict

@@ -392,7 +392,7 @@ def _order_events(zone: Zone, covers: Sequence[str], spans: Iterable[Span]) -> I
 
 
 def _allowed_events(orders: Orders, covers: Sequence[str]) -> Iterator[NameEvent]:
-    """When the operator has excepted a name from lists, and when that ends or ended."""
+    """When the operator has exempted a name from lists, and when that ends or ended."""
     for one in covering_allowances(orders.allowances.all, covers):
         found = (one.name, one.match)
         yield _event(one.since, ALL_LISTS, "allowed", found, f"{one.by}: {one.reason}")

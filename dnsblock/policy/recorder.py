@@ -217,8 +217,7 @@ class Recorder:
         facts: list[Fact] = [*draft.allowed, *decisions, *orders]
         if facts:
             self._book.append(facts, draft.by)
-        for allowed in draft.allowed:
-            _log_allowed(allowed, draft.by)
+        _log_allowed(draft.allowed, draft.by)
         for one in decisions:
             done = "annulled" if isinstance(one, Annulment) else "approved"
             text = f"{done} order {one.order_id} of {one.issuer}: {one.reason}"
@@ -345,9 +344,10 @@ class Recorder:
                 raise
 
 
-def _log_allowed(allowed: Allowed, by: Principal) -> None:
-    text = f"allowed {allowed.name} ({allowed.match}) until {allowed.until}: {allowed.reason}"
-    event(logging.WARNING, text, by=by)
+def _log_allowed(allowed: Iterable[Allowed], by: Principal) -> None:
+    for one in allowed:
+        text = f"allowed {one.name} ({one.match}) until {one.until}: {one.reason}"
+        event(logging.WARNING, text, by=by)
 
 
 def facts_of_ledger(recorder: Recorder) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Export:
     placed: tuple[PlacedZone, ...]  # the same, as they are enforced
     soa: tuple[str, str]  # MNAME and RNAME
     serial: int  # of the snapshot in force
-    allowed: PolicyZone | None  # names that the operator excepts from lists
+    allowed: PolicyZone | None  # names that the operator exempts from lists
 
     @classmethod
     def of(
@@ -98,7 +98,7 @@ class Export:
         serial: int,
         allowed: PolicyZone | None,
     ) -> "Export":
-        """`placed`: all zones, in configured order. `allowed`: names that the operator excepts from lists.
+        """`placed`: all zones, in configured order. `allowed`: names that the operator exempts from lists.
 
         Raises `Refused` if they cannot be exported as wanted.
         """

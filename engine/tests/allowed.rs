@@ -1,4 +1,4 @@
-//! Names that the operator excepts from lists, compared with a naive model.
+//! Names that the operator exempts from lists, compared with a naive model.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -58,22 +58,22 @@ fn model(zones: &[(Vec<Entry>, bool)], allowed: &[Entry], name: &str) -> Option<
     zones.iter().find_map(|(entries, is_list)| {
         let (_, rule, owner) = longest(entries, name)?;
         let action = ACTIONS[*rule]?;
-        let is_excepted = longest(allowed, name).is_some_and(|by| by.2.len() >= owner.len());
-        (action == Action::Passthru || !(*is_list && is_excepted)).then_some(action)
+        let is_exempt = longest(allowed, name).is_some_and(|by| by.2.len() >= owner.len());
+        (action == Action::Passthru || !(*is_list && is_exempt)).then_some(action)
     })
 }
 
 /// In each round: zones of orders and of lists, names that are allowed, and names in and around them. A
 /// target is decided as a name.
 #[test]
-fn an_allowed_name_is_excepted_from_lists_and_from_no_order() {
+fn an_allowed_name_is_exempt_from_lists_and_from_no_order() {
     let mut random = 11u64;
     let mut draw = |below: usize| {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (random >> 33) as usize % below
     };
     let client = QueryClient::anybody(Transport::Udp);
-    let (mut excepted, mut blocked) = (0, 0);
+    let (mut exempt, mut blocked) = (0, 0);
     for _ in 0..400 {
         let mut entries = |most: usize, actions: usize| -> Vec<Entry> {
             let mut found: Vec<Entry> = Vec::new();
@@ -103,15 +103,15 @@ fn an_allowed_name_is_excepted_from_lists_and_from_no_order() {
             let target = snapshot.find_target(&name, Evaluation::all(client));
             assert_eq!(target.map(|one| one.answer.action), expected, "target {text}");
             blocked += usize::from(expected.is_some());
-            excepted += usize::from(expected != model(&zones, &[], &text));
+            exempt += usize::from(expected != model(&zones, &[], &text));
         }
     }
-    assert!(blocked > 5_000 && excepted > 500, "{blocked} {excepted}");
+    assert!(blocked > 5_000 && exempt > 500, "{blocked} {exempt}");
 }
 
-/// Where an allowed name leads to is judged by orders only.
+/// Only orders judge the targets of an allowed name.
 #[test]
-fn lists_do_not_judge_what_an_allowed_name_leads_to() {
+fn lists_do_not_judge_the_targets_of_an_allowed_name() {
     let address: IpAddr = [192, 0, 2, 7].into();
     let prefix = Prefix { address, length: 32 };
     let block = || vec![rule(Some(Action::Nxdomain))];

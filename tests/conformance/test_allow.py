@@ -1,4 +1,4 @@
-"""`dnsblock allow`: a name is excepted from lists until a time, and never from an order."""
+"""`dnsblock allow`: a name is exempt from lists until a time, and never from an order."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -66,7 +66,7 @@ def test_an_exception_covers_what_its_match_says(started: Subject, match: str, o
 
 
 def test_a_policy_zone_and_a_list_of_addresses_are_lists_too(started: Subject, upstream: StubUpstream):
-    """The records of a zone do not block the name; neither do the addresses and targets it leads to."""
+    """The records of a zone do not block the name. No list judges its addresses and targets."""
     upstream.answers = {
         "ruled.example": chain("ruled.example", "listed.example"),
         "plain.example": [wire.address_record("plain.example", "198.51.100.7")],

@@ -17,7 +17,7 @@ pub struct Level<'a> {
     pub inherited: Option<Decision<'a>>,
     /// Whether a zone has an entry of exactly this name, or the operator allows it.
     pub has_entry: bool,
-    /// Whether the operator excepts the name from lists, and names below it.
+    /// Whether the operator exempts the name from lists, and names below it.
     pub is_allowed: [bool; 2],
 }
 
@@ -37,8 +37,8 @@ pub fn levels<'a>(snapshot: &'a Snapshot, name: &Name, walk: &Walk, over: Transp
             found.iter().enumerate().find_map(|(place, found)| {
                 let found = (*found)?;
                 let decision = Decision::new((place, &zones[place].zone), found, over, walk.hash(skip))?;
-                let is_excepted = zones[place].is_list && allowed.is_some_and(|by| by.skip <= found.skip);
-                (decision.is_passthru() || !is_excepted).then_some(decision)
+                let is_exempt = zones[place].is_list && allowed.is_some_and(|by| by.skip <= found.skip);
+                (decision.is_passthru() || !is_exempt).then_some(decision)
             })
         };
         let inherited = decide(&under, under_allowed);

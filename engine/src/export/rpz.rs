@@ -354,7 +354,7 @@ mod tests {
     }
 
     /// Random zones with every action and match, names in and around their entries, and names that the
-    /// operator excepts from some of the zones.
+    /// operator exempts from some of the zones.
     #[test]
     fn a_server_that_reads_the_zone_decides_as_these_zones() {
         let mut random = 7u64;

@@ -25,7 +25,7 @@ pub struct Snapshot {
     digest: [u8; 32],
     nat64: Nat64,
     depends_on_client: bool,
-    /// Names that the operator excepts from the zones of lists.
+    /// Names that the operator exempts from the zones of lists.
     allowed: Option<Arc<PolicyZone>>,
 }
 
@@ -38,8 +38,8 @@ pub struct Judges {
     /// Whether zones of records are among them. As in BIND, the first name of a chain that such a zone has
     /// decides about all of it, so that its passthru exempts from earlier zones of records, too.
     pub records: bool,
-    /// Whether zones of lists are among them. Where the operator allows a name, none of them judges where it
-    /// leads to.
+    /// Whether zones of lists are among them. If the operator exempts a name from lists, none of them judges
+    /// its targets.
     pub lists: bool,
 }
 
@@ -118,7 +118,7 @@ pub struct PlacedZone {
     pub is_shadow: bool,
     /// The clients for which alone the zone applies; `None`: for all.
     pub clients: Option<Arc<Prefixes>>,
-    /// Whether it is a list, from which the operator may except names. Nobody excepts names from orders.
+    /// Whether it is a list, from which the operator may exempt names. Nobody exempts names from orders.
     pub is_list: bool,
 }
 
@@ -233,7 +233,7 @@ impl Snapshot {
         Snapshot::with_allowed(configured, Nat64::default(), None, serial)
     }
 
-    /// `allowed`: names that the operator excepts from the zones of lists.
+    /// `allowed`: names that the operator exempts from the zones of lists.
     pub fn with_allowed(
         configured: Vec<PlacedZone>,
         nat64: Nat64,
@@ -296,7 +296,7 @@ impl Snapshot {
         })
     }
 
-    /// Whether the operator has excepted a name from the lists, and a list has decided about it by no longer
+    /// Whether the operator has exempted a name from the lists, and a list has decided about it by no longer
     /// name. The addresses of clients are no names.
     fn excepts(&self, name: &Name, walk: &Walk, decision: &Decision<'_>) -> bool {
         let Some(allowed) = &self.allowed else { return false };
@@ -304,7 +304,7 @@ impl Snapshot {
         is_of_block && allowed.find(name, walk).is_some_and(|found| found.skip <= decision.skip)
     }
 
-    /// The zones that judge where a name leads to, if none has decided about the name itself.
+    /// The zones that judge the targets of a name, if none has decided about the name itself.
     pub fn judges_from(&self, name: &Name) -> Judges {
         let Some(allowed) = &self.allowed else { return Judges::ALL };
         let is_allowed = allowed.find(name, &Walk::new(name, SEED)).is_some();
@@ -488,7 +488,7 @@ impl Snapshot {
         self.serial
     }
 
-    /// The names that the operator excepts from the zones of lists.
+    /// The names that the operator exempts from the zones of lists.
     pub fn allowed(&self) -> Option<&Arc<PolicyZone>> {
         self.allowed.as_ref()
     }
