@@ -29,6 +29,7 @@ PACKAGES = {
     "knotd": "knot",
     "named": "bind9",
     "pdns_recursor": "pdns-recursor",
+    "prometheus": "prometheus",
     "promtool": "prometheus",
     "rndc": "bind9-utils",
     "ssh-keygen": "openssh-client",

@@ -35,6 +35,7 @@ DEBIAN_PACKAGES = {
     "ssh-keygen": "openssh-client",
     "unbound": "unbound",
     "pdns_recursor": "pdns-recursor",
+    "prometheus": "prometheus",
     "promtool": "prometheus",
 }
 
