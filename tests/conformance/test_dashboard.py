@@ -189,7 +189,7 @@ SELECTOR = re.compile(r"(?<![\w:])(?:dnsblock|process|zone:dnsblock)[\w:]*(?:\{[
 
 
 def test_every_metric_in_an_alert_or_recording_rule_has_series(busy: tuple[Prometheus, Subject]):
-    """Alerts are silent if all is well. What they select, labels included, must be there nevertheless."""
+    """Alerts are silent if all is well. But the series that they select must exist, labels included."""
     wanted = {}
     for rule in busy[0].rules():
         wanted[rule["name"]] = SELECTOR.findall(rule["query"])

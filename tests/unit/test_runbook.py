@@ -40,7 +40,7 @@ def test_an_alert_points_to_its_entry(alert: str):
 
 @pytest.mark.parametrize("alert", RULES)
 def test_an_entry_has_all_parts_in_the_same_sequence(alert: str):
-    """Whoever is woken up knows where to look."""
+    """An engineer who is woken up knows where to look."""
     assert re.findall(r"^\*\*([^*]+)\*\*", entries()[alert], re.MULTILINE) == PARTS
 
 
