@@ -52,6 +52,12 @@ def lists(view: View) -> Iterator[Metric]:
         rejected.add_metric([zone], float(zone in view.publisher.lists.rejections))
     yield from (lines, rejected_lines, not_applicable, version, accepted, rejected)
     yield from _ages(view)
+    allowed = view.publisher.policy.allowed
+    yield GaugeMetricFamily(
+        "dnsblock_allowed_names",
+        "Exemptions from all lists that are in force, by `dnsblock allow`.",
+        0 if allowed is None else len(allowed.allowances),
+    )
 
 
 def _ages(view: View) -> Iterator[Metric]:

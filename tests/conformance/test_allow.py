@@ -131,6 +131,7 @@ def test_an_exception_can_be_ended_and_changed(started: Subject):
 def test_who_and_why_are_recorded_and_shown(started: Subject):
     """In the ledger, in `why`, in `history`, and in the list of exceptions."""
     allow(started, "other.example", reason="false positive, ticket 17")
+    assert started.metrics().total("dnsblock_allowed_names") == 1
     [one] = started.cli("allow").json["allowed"]
     assert one["reason"] == "false positive, ticket 17"
     assert (one["name"], one["match"]) == ("other.example", "subtree")
