@@ -91,6 +91,30 @@ conformance: $(VENV)/.tools ## write docs/conformance.md from the tests
 openapi: $(VENV)/.tools ## write docs/openapi.json from the models of the issuers' API
 	$(BIN)/python tests/openapi.py
 
+# Sphinx reads the whole repository, so that links between its files work. A warning is an error.
+sphinx = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs/generator --builder $(1) . $(2) && \
+	rm -rf $(2)/.doctrees $(2)/.buildinfo
+SITE = dist/docs
+MAN = dist/man
+COMPLETION = dist/completion
+
+.PHONY: docs
+docs: $(VENV)/.tools ## build the documentation site into dist/docs/: open index.html there
+	@rm -rf $(SITE)
+	$(call sphinx,html,$(SITE))
+
+.PHONY: man
+man: $(VENV)/.tools ## build the man pages dnsblock(8) and dnsblock.yaml(5) into dist/man/
+	@rm -rf $(MAN)
+	$(call sphinx,man,$(MAN))
+
+.PHONY: completion
+completion: $(VENV)/.built ## write the completion scripts of bash, zsh and fish into dist/completion/
+	@mkdir -p $(COMPLETION)
+	_DNSBLOCK_COMPLETE=bash_source $(BIN)/dnsblock > $(COMPLETION)/dnsblock
+	_DNSBLOCK_COMPLETE=zsh_source $(BIN)/dnsblock > $(COMPLETION)/_dnsblock
+	_DNSBLOCK_COMPLETE=fish_source $(BIN)/dnsblock > $(COMPLETION)/dnsblock.fish
+
 .PHONY: wheel
 wheel: toolchain ## build the wheel into dist/
 	@rm -f dist/dnsblock-*.whl
@@ -103,10 +127,18 @@ offline: wheel ## build the wheel and download all dependencies to dist/, for an
 	dist/.build/bin/pip download --quiet --only-binary :all: --dest dist dist/dnsblock-*.whl
 
 .PHONY: install
-install: ## install the wheel in dist/ into an environment at PREFIX; OFFLINE=1 uses only dist/
+install: ## install the wheel in dist/, and man pages and completion if built, at PREFIX; OFFLINE=1 uses only dist/
 	@$(PYTHON) -c "$$refuse_private_python" $(PREFIX)
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/pip install --quiet --force-reinstall $(if $(OFFLINE),--no-index --find-links dist) dist/dnsblock-*.whl
+	@$(call put,man/man8,$(MAN)/dnsblock.8)
+	@$(call put,man/man5,$(MAN)/dnsblock.yaml.5)
+	@$(call put,bash-completion/completions,$(COMPLETION)/dnsblock)
+	@$(call put,zsh/site-functions,$(COMPLETION)/_dnsblock)
+	@$(call put,fish/vendor_completions.d,$(COMPLETION)/dnsblock.fish)
+
+# Copies a file to a folder below PREFIX/share, if it was built.
+put = if [ -f $(2) ]; then install -D -m 0644 -t $(PREFIX)/share/$(1) $(2); fi
 
 .PHONY: clean
 clean: ## remove all created files
@@ -171,6 +203,6 @@ $(VENV)/.built: $(ENGINE) pyproject.toml constraints.txt | toolchain
 	$(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
-$(VENV)/.tools: $(VENV)/.built tests/requirements.txt
-	$(BIN)/pip install --quiet -r tests/requirements.txt
+$(VENV)/.tools: $(VENV)/.built tests/requirements.txt docs/generator/requirements.txt
+	$(BIN)/pip install --quiet -r tests/requirements.txt -r docs/generator/requirements.txt
 	@touch $@

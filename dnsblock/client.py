@@ -119,9 +119,11 @@ class Client:
         path, params = f"{order_path(issuer, number)}/probe", {"most": str(most)}
         return self._ask("GET", path, params=params, timeout=LONG_TIMEOUT_SECONDS)
 
-    def orders(self, number: str | None = None) -> dict[str, Any]:
-        """All orders, or those with a number."""
-        return self._ask("GET", "/v1/orders", params=None if number is None else {"number": number})
+    def orders(self, number: str | None = None, last: int | None = None) -> dict[str, Any]:
+        """All orders, those with a number, or only the last ones."""
+        asked = {"number": number, "limit": None if last is None else str(last)}
+        params = {key: value for key, value in asked.items() if value is not None}
+        return self._ask("GET", "/v1/orders", params=params)
 
     def receipt(self, issuer: str, number: str) -> dict[str, Any]:
         """A signed receipt of an order. Raises `Refused`."""

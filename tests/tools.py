@@ -16,17 +16,22 @@ from types import TracebackType
 
 # Program: the Debian package that contains it.
 PACKAGES = {
+    "bash": "bash",
     "c++": "g++",
     "cc": "gcc",
+    "chromium": "chromium",
     "curl": "curl",
     "dig": "bind9-dnsutils",
     "dnsdist": "dnsdist",
     "dnsperf": "dnsperf",
     "faketime": "faketime",
+    "fish": "fish",
     "ip": "iproute2",
     "kdig": "knot-dnsutils",
     "knotc": "knot",
     "knotd": "knot",
+    "man": "man-db",
+    "mandoc": "mandoc",
     "named": "bind9",
     "pdns_recursor": "pdns-recursor",
     "prometheus": "prometheus",
@@ -35,6 +40,7 @@ PACKAGES = {
     "ssh-keygen": "openssh-client",
     "systemd-analyze": "systemd",
     "unbound": "unbound",
+    "zsh": "zsh",
 }
 # Subcommand of cargo: the component of rustup that contains it.
 COMPONENTS = {"clippy": "clippy", "fmt": "rustfmt"}

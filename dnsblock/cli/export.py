@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import click
 
 from dnsblock import durable
+from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, client_of, common, leave
 from dnsblock.errors import Exit, Problem, Refused, printable
 
@@ -25,6 +26,7 @@ TAIL_BYTES = 1024
 @click.option(
     *("--zone", "zones"),
     multiple=True,
+    shell_complete=completion.zones,
     metavar="NAME",
     help="A policy zone; several are combined in the configured order. Without it: all that are enforced.",
 )

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import click
 
+from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, client_of, common, leave, print_table
 from dnsblock.cli.orders import issuer_of
 from dnsblock.cli.progress import counting
@@ -24,9 +25,16 @@ RETRY_SECONDS = 0.5
 @click.command(epilog=EXIT_CODES)
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
-    "--order", "number", metavar="NUMBER", help="Instead of FILE: an order in the ledger, such as a notice."
+    *("--order", "number"),
+    metavar="NUMBER",
+    shell_complete=completion.numbers,
+    help="Instead of FILE: an order in the ledger, such as a notice.",
 )
-@click.option("--issuer", help="With --order: the issuer, if several have an order with this number.")
+@click.option(
+    "--issuer",
+    shell_complete=completion.issuers,
+    help="With --order: the issuer, if several have an order with this number.",
+)
 @click.option(
     "--seconds", type=click.IntRange(1, 3600), default=60, show_default=True, help="Duration of the count."
 )
@@ -36,7 +44,10 @@ RETRY_SECONDS = 0.5
     help="Names that each entry of a list covers, if its format leaves that open. Not for orders.",
 )
 @click.option(
-    "--zone", metavar="ZONE", help="Read the list with the source options of this zone, for example for csv."
+    "--zone",
+    metavar="ZONE",
+    shell_complete=completion.zones,
+    help="Read the list with the source options of this zone, for example for csv.",
 )
 @click.option(
     "--top", type=click.IntRange(0, 1000), default=20, show_default=True, help="Number of names to print."

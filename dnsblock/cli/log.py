@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, print_table, reason_of
 from dnsblock.errors import Exit, Problem, Refused, counted, printable
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from dnsblock.orders.verification import Verification, VerifiedFolder
     from dnsblock.signatures.notes import VerifierKey
 
-ISSUER = click.option("--issuer", metavar="ISSUER", help="The issuer, if several have used the number.")
+ISSUER = click.option(
+    "--issuer",
+    metavar="ISSUER",
+    shell_complete=completion.issuers,
+    help="The issuer, if several have used the number.",
+)
 
 
 @click.group(cls=Commands)
@@ -33,7 +39,12 @@ def _config(path: Path) -> "Config":
 
 
 @log.command(epilog=EXIT_CODES)
-@click.option("--order", "order_id", metavar="NUMBER", help="Only the records of one order.")
+@click.option(
+    *("--order", "order_id"),
+    metavar="NUMBER",
+    shell_complete=completion.numbers,
+    help="Only the records of one order.",
+)
 @ISSUER
 @common
 def show(config_path: Path, as_json: bool, order_id: str | None, issuer: str | None) -> None:
@@ -147,7 +158,7 @@ def _folder_line(folder: "VerifiedFolder") -> str:
 
 
 @log.command(epilog=EXIT_CODES)
-@click.argument("order_id", metavar="NUMBER")
+@click.argument("order_id", metavar="NUMBER", shell_complete=completion.numbers)
 @ISSUER
 @click.option(
     *("-o", "--output"), type=click.Path(dir_okay=False, path_type=Path), help="Write the proof to this file."

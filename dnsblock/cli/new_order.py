@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
+from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, common, leave
 from dnsblock.cli.dialog import ACTIONS, Dialog
 from dnsblock.cli.known_orders import KnownOrders
@@ -42,14 +43,29 @@ def _options(command: _Command) -> _Command:
     many = partial(click.option, multiple=True)
     for option in reversed(
         [
-            click.option("--issuer", metavar="ISSUER", help="The authority, as in the server's zone."),
+            click.option(
+                "--issuer",
+                metavar="ISSUER",
+                shell_complete=completion.issuers,
+                help="The authority, as in the server's zone.",
+            ),
             click.option("--id", metavar="NUMBER", help="The authority's own number, as on its letter."),
             click.option("--action", type=click.Choice(list(ACTIONS)), help="The effect of the order."),
-            click.option("--names", metavar="FILE", help="The names, one per line; `-`: standard input."),
+            click.option(
+                "--names",
+                metavar="FILE",
+                shell_complete=completion.files,
+                help="The names, one per line; `-`: standard input.",
+            ),
             click.option(
                 "--match", type=click.Choice(["exact", "subtree", "below"]), help="Of names without a match."
             ),
-            many("--lifts", metavar="NUMBER", help="An order to end. Repeat for more."),
+            many(
+                "--lifts",
+                metavar="NUMBER",
+                shell_complete=completion.numbers,
+                help="An order to end. Repeat for more.",
+            ),
             click.option("--effective", metavar=_TIME, help="Start, such as '2017-07-14 11:30'."),
             click.option("--expires", metavar=_TIME, help="End of a block or an exemption."),
             click.option("--issued", metavar=_TIME, help="Time of issue. [default: now]"),
@@ -59,7 +75,12 @@ def _options(command: _Command) -> _Command:
                 "--urgency", type=click.Choice(URGENCIES), help="Sets the deadline: 7 d, 24 h, 4 h."
             ),
             many("--ack", metavar="CODE", help="A guard code to accept. Repeat for more."),
-            click.option("--notice", metavar="NUMBER", help="The notice that announced this block."),
+            click.option(
+                "--notice",
+                metavar="NUMBER",
+                shell_complete=completion.numbers,
+                help="The notice that announced this block.",
+            ),
             click.option("--category", metavar="TEXT", help="Such as gambling."),
             many("--legal-basis", metavar="TEXT", help="Repeat for more."),
             click.option("--reason-id", metavar="TEXT", help="The reason, in Indonesian."),

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dnsblock.cli import completion
 from dnsblock.cli.check_order import check
 from dnsblock.cli.common import (
     EXIT_CODES,
@@ -37,7 +38,11 @@ for command in (new, check, sign, submit, token, verify):
     order.add_command(command)
 
 
-ISSUER = click.option("--issuer", help="The issuer, if several have an order with this number.")
+ISSUER = click.option(
+    "--issuer",
+    shell_complete=completion.issuers,
+    help="The issuer, if several have an order with this number.",
+)
 
 
 def issuer_of(client: Client, number: str, issuer: str | None) -> str:
@@ -91,7 +96,7 @@ def _deadline(one: dict[str, Any], zone: str) -> str:
 
 
 @order.command(epilog=EXIT_CODES)
-@click.argument("number")
+@click.argument("number", shell_complete=completion.numbers)
 @ISSUER
 @common
 def show(config_path: Path, as_json: bool, *, number: str, issuer: str | None) -> None:
@@ -105,7 +110,7 @@ def show(config_path: Path, as_json: bool, *, number: str, issuer: str | None) -
 
 
 @order.command(epilog=EXIT_CODES)
-@click.argument("number")
+@click.argument("number", shell_complete=completion.numbers)
 @ISSUER
 @click.option(
     "--entry", "names", multiple=True, metavar="NAME", help="Only this held entry. Repeat for more."
@@ -132,7 +137,7 @@ def approve(
 
 
 @order.command(epilog=EXIT_CODES)
-@click.argument("number")
+@click.argument("number", shell_complete=completion.numbers)
 @ISSUER
 @click.option(
     "--reason", required=True, callback=reason_of, help="Why the order is wrong; recorded in the ledger."

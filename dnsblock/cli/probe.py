@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, client_of, common, print_table
 from dnsblock.cli.orders import ISSUER, issuer_of
 from dnsblock.cli.progress import probing
@@ -22,7 +23,12 @@ EXPLAINED = 20  # missed names for which the daemon is asked why
 
 
 @click.command(epilog=EXIT_CODES)
-@click.option("--order", "order_id", metavar="NUMBER", help="Probe the names of this order.")
+@click.option(
+    *("--order", "order_id"),
+    metavar="NUMBER",
+    shell_complete=completion.numbers,
+    help="Probe the names of this order.",
+)
 @ISSUER
 @click.option(
     "--server",

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, common
 
 ISSUER_ROLES = ("submit", "read")
@@ -17,6 +18,7 @@ STAFF_ROLES = ("watch", "operate")
 @click.option(
     *("--issuer", "issuers"),
     metavar="ISSUER",
+    shell_complete=completion.issuers,
     multiple=True,
     help="An issuer whose orders it may submit or read. Repeat for more. Not for staff.",
 )

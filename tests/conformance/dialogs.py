@@ -76,12 +76,19 @@ class Dialog:
         return bool(chunk)
 
 
+def dialog(
+    folder: Path, *command: str, environment: Mapping[str, str] | None = None
+) -> contextlib.AbstractContextManager[Dialog]:
+    """A command of dnsblock in a folder, with a terminal for input and output."""
+    return terminal(folder, dnsblock(), *command, environment=environment)
+
+
 @contextlib.contextmanager
-def dialog(folder: Path, *command: str, environment: Mapping[str, str] | None = None) -> Iterator[Dialog]:
-    """A command in a folder, with a terminal for input and output."""
+def terminal(folder: Path, *command: str, environment: Mapping[str, str] | None = None) -> Iterator[Dialog]:
+    """A program in a folder, with a terminal for input and output."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [tool("setsid"), "--ctty", dnsblock(), *command],  # the terminal is its own: Ctrl-C interrupts it
+        [tool("setsid"), "--ctty", *command],  # the terminal is its own: Ctrl-C interrupts it
         cwd=folder,
         stdin=theirs,
         stdout=theirs,

@@ -18,7 +18,9 @@ import pytest
 T = TypeVar("T")
 
 DEBIAN_PACKAGES = {
+    "bash": "bash",
     "dig": "bind9-dnsutils",
+    "fish": "fish",
     "kdig": "knot-dnsutils",
     "knotc": "knot",
     "knotd": "knot",
@@ -37,6 +39,7 @@ DEBIAN_PACKAGES = {
     "pdns_recursor": "pdns-recursor",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "zsh": "zsh",
 }
 
 

@@ -1,0 +1,1 @@
+"""Builds the documentation site and the man pages from docs/ (`make docs`, `make man`)."""
