@@ -52,8 +52,9 @@ def running(shared_subject: Subject) -> Subject:
 
 
 def environment(config: Path) -> dict[str, str]:
+    """The variables of the shells. Their home folder is that of the configuration: fish writes to it."""
     path = f"{Path(dnsblock()).parent}:{os.environ['PATH']}"
-    return {"PATH": path, "DNSBLOCK_CONFIG": str(config), "HOME": "/nonexistent"}
+    return {"PATH": path, "DNSBLOCK_CONFIG": str(config), "HOME": str(config.parent)}
 
 
 def completed(shell: str, scripts: Path, config: Path, line: str) -> set[str]:

@@ -176,7 +176,9 @@ def test_the_reference_has_every_command_with_every_option(site: Path):
         for option in command.params:
             if isinstance(option, click.Option):
                 place = common if option.name in ("config_path", "as_json") else found[f"dnsblock {name}"]
-                assert all(one in place for one in (*option.opts, option.help.replace("`", ""))), f"{name}: {option.name}"
+                assert all(one in place for one in (*option.opts, option.help.replace("`", ""))), (
+                    f"{name}: {option.name}"
+                )
 
 
 def options(model: type = Config, above: str = "") -> set[str]:

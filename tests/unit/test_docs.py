@@ -36,7 +36,9 @@ ROOT = Path(__file__).parents[2]
 OPERATIONS, ORDERS, METRICS = (
     (ROOT / "docs" / name).read_text() for name in ("operations.md", "orders.md", "metrics.md")
 )
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("blocklists/*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/id/*.md"), *ROOT.glob("blocklists/*.md")]
+)
 
 
 def section(text: str, heading: str) -> str:
