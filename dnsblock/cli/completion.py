@@ -28,7 +28,7 @@ class TooSlow(Exception):  # noqa: N818  # the house names what happened
     """The time for a completion is over."""
 
 
-def numbers(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def order_numbers(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The numbers of the last orders, with the action and the state of each."""
     issuer = context.params.get("issuer")
     found: list[dict[str, Any]] = []
@@ -43,22 +43,22 @@ def numbers(context: click.Context, _: click.Parameter, incomplete: str) -> list
     ]
 
 
-def zones(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def zone_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of all policy zones."""
     return _items((zone.get("name") for zone in _zones(context)), incomplete)
 
 
-def lists(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def list_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of the policy zones that are not of an issuer."""
     return _items((zone.get("name") for zone in _zones(context) if "issuer" not in zone), incomplete)
 
 
-def issuers(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def issuer_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The issuers that have a policy zone."""
     return _items((zone.get("issuer") for zone in _zones(context)), incomplete)
 
 
-def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def file_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Files, which the shell itself completes."""
     return [CompletionItem(incomplete, type="file")]
 

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import click
 
 from dnsblock import durable
-from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, client_of, common, leave
+from dnsblock.cli.completion import zone_names
 from dnsblock.errors import Exit, Problem, Refused, printable
 
 TAIL_BYTES = 1024
@@ -26,7 +26,7 @@ TAIL_BYTES = 1024
 @click.option(
     *("--zone", "zones"),
     multiple=True,
-    shell_complete=completion.zones,
+    shell_complete=zone_names,
     metavar="NAME",
     help="A policy zone; several are combined in the configured order. Without it: all that are enforced.",
 )

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import click
 
-from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, client_of, common, leave, print_table
+from dnsblock.cli.completion import issuer_names, order_numbers, zone_names
 from dnsblock.cli.orders import issuer_of
 from dnsblock.cli.progress import counting
 from dnsblock.client import MAX_CANDIDATE_BYTES, Client
@@ -27,12 +27,12 @@ RETRY_SECONDS = 0.5
 @click.option(
     *("--order", "number"),
     metavar="NUMBER",
-    shell_complete=completion.numbers,
+    shell_complete=order_numbers,
     help="Instead of FILE: an order in the ledger, such as a notice.",
 )
 @click.option(
     "--issuer",
-    shell_complete=completion.issuers,
+    shell_complete=issuer_names,
     help="With --order: the issuer, if several have an order with this number.",
 )
 @click.option(
@@ -46,7 +46,7 @@ RETRY_SECONDS = 0.5
 @click.option(
     "--zone",
     metavar="ZONE",
-    shell_complete=completion.zones,
+    shell_complete=zone_names,
     help="Read the list with the source options of this zone, for example for csv.",
 )
 @click.option(

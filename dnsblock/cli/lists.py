@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from dnsblock.cli import completion
 from dnsblock.cli.common import (
     EXIT_CODES,
     FINDINGS_SHOWN,
@@ -19,6 +18,7 @@ from dnsblock.cli.common import (
     print_table,
     reason_of,
 )
+from dnsblock.cli.completion import list_names
 from dnsblock.cli.progress import working
 from dnsblock.cli.published import partly, print_published
 from dnsblock.client import MAX_SERIAL
@@ -139,7 +139,7 @@ def print_rejected(sources: list[dict[str, Any]], config_path: Path) -> None:
 
 
 @source.command(epilog=EXIT_CODES)
-@click.argument("zone", shell_complete=completion.lists)
+@click.argument("zone", shell_complete=list_names)
 @click.option("--whole", is_flag=True, help="Fetch all of it, even if its server has nothing newer.")
 @common
 def refresh(config_path: Path, as_json: bool, zone: str, whole: bool) -> None:
@@ -154,7 +154,7 @@ def refresh(config_path: Path, as_json: bool, zone: str, whole: bool) -> None:
 
 
 @source.command(epilog=EXIT_CODES)
-@click.argument("zone", shell_complete=completion.lists)
+@click.argument("zone", shell_complete=list_names)
 @click.argument("digest")
 @click.option(
     "--reason", required=True, callback=reason_of, help="Why the content is correct; recorded in the history."
@@ -196,7 +196,7 @@ def print_report(zone: str, report: dict[str, Any]) -> None:
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("zone", required=False, shell_complete=completion.lists)
+@click.argument("zone", required=False, shell_complete=list_names)
 @common
 def versions(config_path: Path, as_json: bool, zone: str | None) -> None:
     """Show the published serials; with ZONE, the versions and rejected content of its list."""

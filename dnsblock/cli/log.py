@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, print_table, reason_of
+from dnsblock.cli.completion import issuer_names, order_numbers
 from dnsblock.errors import Exit, Problem, Refused, counted, printable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ISSUER = click.option(
     "--issuer",
     metavar="ISSUER",
-    shell_complete=completion.issuers,
+    shell_complete=issuer_names,
     help="The issuer, if several have used the number.",
 )
 
@@ -42,7 +42,7 @@ def _config(path: Path) -> "Config":
 @click.option(
     *("--order", "order_id"),
     metavar="NUMBER",
-    shell_complete=completion.numbers,
+    shell_complete=order_numbers,
     help="Only the records of one order.",
 )
 @ISSUER
@@ -158,7 +158,7 @@ def _folder_line(folder: "VerifiedFolder") -> str:
 
 
 @log.command(epilog=EXIT_CODES)
-@click.argument("order_id", metavar="NUMBER", shell_complete=completion.numbers)
+@click.argument("order_id", metavar="NUMBER", shell_complete=order_numbers)
 @ISSUER
 @click.option(
     *("-o", "--output"), type=click.Path(dir_okay=False, path_type=Path), help="Write the proof to this file."

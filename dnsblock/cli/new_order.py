@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
-from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, common, leave
+from dnsblock.cli.completion import file_names, issuer_names, order_numbers
 from dnsblock.cli.dialog import ACTIONS, Dialog
 from dnsblock.cli.known_orders import KnownOrders
 from dnsblock.errors import Exit, Problem, Refused, printable
@@ -36,36 +36,34 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PATH = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _TIME = "TIME"
+_ISSUER = click.option(
+    "--issuer",
+    metavar="ISSUER",
+    shell_complete=issuer_names,
+    help="The authority, as in the server's zone.",
+)
+_NAMES = click.option(
+    "--names",
+    metavar="FILE",
+    shell_complete=file_names,
+    help="The names, one per line; `-`: standard input.",
+)
 
 
 def _options(command: _Command) -> _Command:
     """Adds the options for the fields of a document."""
     many = partial(click.option, multiple=True)
+    order = partial(click.option, metavar="NUMBER", shell_complete=order_numbers)
     for option in reversed(
         [
-            click.option(
-                "--issuer",
-                metavar="ISSUER",
-                shell_complete=completion.issuers,
-                help="The authority, as in the server's zone.",
-            ),
+            _ISSUER,
             click.option("--id", metavar="NUMBER", help="The authority's own number, as on its letter."),
             click.option("--action", type=click.Choice(list(ACTIONS)), help="The effect of the order."),
-            click.option(
-                "--names",
-                metavar="FILE",
-                shell_complete=completion.files,
-                help="The names, one per line; `-`: standard input.",
-            ),
+            _NAMES,
             click.option(
                 "--match", type=click.Choice(["exact", "subtree", "below"]), help="Of names without a match."
             ),
-            many(
-                "--lifts",
-                metavar="NUMBER",
-                shell_complete=completion.numbers,
-                help="An order to end. Repeat for more.",
-            ),
+            order("--lifts", multiple=True, help="An order to end. Repeat for more."),
             click.option("--effective", metavar=_TIME, help="Start, such as '2017-07-14 11:30'."),
             click.option("--expires", metavar=_TIME, help="End of a block or an exemption."),
             click.option("--issued", metavar=_TIME, help="Time of issue. [default: now]"),
@@ -75,12 +73,7 @@ def _options(command: _Command) -> _Command:
                 "--urgency", type=click.Choice(URGENCIES), help="Sets the deadline: 7 d, 24 h, 4 h."
             ),
             many("--ack", metavar="CODE", help="A guard code to accept. Repeat for more."),
-            click.option(
-                "--notice",
-                metavar="NUMBER",
-                shell_complete=completion.numbers,
-                help="The notice that announced this block.",
-            ),
+            order("--notice", help="The notice that announced this block."),
             click.option("--category", metavar="TEXT", help="Such as gambling."),
             many("--legal-basis", metavar="TEXT", help="Repeat for more."),
             click.option("--reason-id", metavar="TEXT", help="The reason, in Indonesian."),

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from dnsblock.cli import completion
 from dnsblock.cli.check_order import check
 from dnsblock.cli.common import (
     EXIT_CODES,
@@ -18,6 +17,7 @@ from dnsblock.cli.common import (
     print_table,
     reason_of,
 )
+from dnsblock.cli.completion import issuer_names, order_numbers
 from dnsblock.cli.new_order import new
 from dnsblock.cli.order_page import print_order
 from dnsblock.cli.published import zone_line
@@ -40,7 +40,7 @@ for command in (new, check, sign, submit, token, verify):
 
 ISSUER = click.option(
     "--issuer",
-    shell_complete=completion.issuers,
+    shell_complete=issuer_names,
     help="The issuer, if several have an order with this number.",
 )
 
@@ -96,7 +96,7 @@ def _deadline(one: dict[str, Any], zone: str) -> str:
 
 
 @order.command(epilog=EXIT_CODES)
-@click.argument("number", shell_complete=completion.numbers)
+@click.argument("number", shell_complete=order_numbers)
 @ISSUER
 @common
 def show(config_path: Path, as_json: bool, *, number: str, issuer: str | None) -> None:
@@ -110,7 +110,7 @@ def show(config_path: Path, as_json: bool, *, number: str, issuer: str | None) -
 
 
 @order.command(epilog=EXIT_CODES)
-@click.argument("number", shell_complete=completion.numbers)
+@click.argument("number", shell_complete=order_numbers)
 @ISSUER
 @click.option(
     "--entry", "names", multiple=True, metavar="NAME", help="Only this held entry. Repeat for more."
@@ -137,7 +137,7 @@ def approve(
 
 
 @order.command(epilog=EXIT_CODES)
-@click.argument("number", shell_complete=completion.numbers)
+@click.argument("number", shell_complete=order_numbers)
 @ISSUER
 @click.option(
     "--reason", required=True, callback=reason_of, help="Why the order is wrong; recorded in the ledger."

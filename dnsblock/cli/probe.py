@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, client_of, common, print_table
+from dnsblock.cli.completion import order_numbers
 from dnsblock.cli.orders import ISSUER, issuer_of
 from dnsblock.cli.progress import probing
 from dnsblock.client import MAX_PROBED, Client
@@ -26,7 +26,7 @@ EXPLAINED = 20  # missed names for which the daemon is asked why
 @click.option(
     *("--order", "order_id"),
     metavar="NUMBER",
-    shell_complete=completion.numbers,
+    shell_complete=order_numbers,
     help="Probe the names of this order.",
 )
 @ISSUER

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.cli.completion import order_numbers
 from dnsblock.cli.credentials import credentials_of, refuse_credentials, urls_of, with_credentials
 from dnsblock.cli.orders import ISSUER, issuer_of
 from dnsblock.durable import write
@@ -25,7 +25,7 @@ TIME_ZONE = "Asia/Jakarta"  # of the table; the report has UTC
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("number", shell_complete=completion.numbers)
+@click.argument("number", shell_complete=order_numbers)
 @ISSUER
 @click.option(
     *("-o", "--output"),

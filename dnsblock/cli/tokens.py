@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from dnsblock.cli import completion
 from dnsblock.cli.common import EXIT_CODES, common
+from dnsblock.cli.completion import issuer_names
 
 ISSUER_ROLES = ("submit", "read")
 STAFF_ROLES = ("watch", "operate")
@@ -18,7 +18,7 @@ STAFF_ROLES = ("watch", "operate")
 @click.option(
     *("--issuer", "issuers"),
     metavar="ISSUER",
-    shell_complete=completion.issuers,
+    shell_complete=issuer_names,
     multiple=True,
     help="An issuer whose orders it may submit or read. Repeat for more. Not for staff.",
 )

@@ -1,4 +1,6 @@
-"""docs/ministries.md, run as it is written: two officers and two instances. Its translation has the same commands."""
+"""docs/ministries.md, run as it is written: two officers and two instances. Its translation has the same
+commands.
+"""
 
 import os
 import re
@@ -36,7 +38,7 @@ class Ministry:
         askpass.chmod(0o700)
 
     def register(self, upstream: str) -> None:
-        """What the providers do after step 1: they know the keys, and answer with tokens and their own keys."""
+        """The providers get to know the keys, and answer with tokens and the keys of their instances."""
         for name, api in self.instances.items():
             shutil.copy(self.folder / f"{ISSUER.removesuffix('.go.id')}.allowed_signers", api.subject.folder)
             api.start(
@@ -125,12 +127,12 @@ def test_officers_follow_the_guide_from_the_key_to_the_proof(ministry: Ministry,
     ministry.register(unbound.address)
     for step in (3, 4, 5):
         ministry.follow(step)
-    assert ministry.blocked() == dict.fromkeys(PROVIDERS, [])
+    assert ministry.blocked() == {place: [] for place in PROVIDERS}
     ministry.follow(6)
     assert ministry.blocked() == dict.fromkeys(PROVIDERS, NAMES)
     ministry.follow(7)
     ministry.follow(8)
-    assert ministry.blocked() == dict.fromkeys(PROVIDERS, [])
+    assert ministry.blocked() == {place: [] for place in PROVIDERS}
     ministry.follow(9)
     assert re.findall(r"^## (\d)\.", PAGE, re.MULTILINE) == list("123456789")
 
