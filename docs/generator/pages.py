@@ -22,6 +22,10 @@ NAVIGATION = {
     "For operators": [
         "docs/operations",
         "docs/runbook",
+        "docs/console",
+        "docs/dashboard",
+        "docs/dnstap",
+        "docs/landing",
         "docs/lists",
         "docs/guards",
         "docs/policy-zones",
