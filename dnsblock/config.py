@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from dnsblock.config_exports import ExportFile
 from dnsblock.config_issuers import Issuer
+from dnsblock.config_landing import LandingOptions
 from dnsblock.config_ledger import LedgerOptions
 from dnsblock.config_zones import Zone
 from dnsblock.control import DEFAULT_SOCKET
@@ -394,6 +395,7 @@ class Config(Options):
     metrics: Listen | None = as_written("127.0.0.1:9353")
     api: ApiOptions | None = None  # for issuers; null: none
     console: ConsoleOptions | None = None  # web pages; null: none
+    landing: LandingOptions | None = None  # the page for blocked names; null: none
     http: Http = as_written({})
     fleet: Annotated[tuple[FleetPlace, ...], Field(max_length=1000)] = ()  # instances to compare with
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000

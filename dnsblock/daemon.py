@@ -28,7 +28,8 @@ from dnsblock.http.metrics import Metrics, metrics_app
 from dnsblock.http.series import Series
 from dnsblock.http.server import bind_control, bind_listeners, serve
 from dnsblock.http.traffic import Traffic
-from dnsblock.listeners import Bound, bind_engine
+from dnsblock.landing.process import Landing
+from dnsblock.listeners import Bound, LandingSockets, bind_engine
 from dnsblock.lists import records
 from dnsblock.lists.corrupt import replace_corrupt
 from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
@@ -87,9 +88,10 @@ class Daemon:
             self.console = ConsoleGate(access.get("console"), most)
             self.http |= {"api": self.gate.connections, "console": self.console.connections}
             self.listeners = bind_listeners(config, _apps(self), self.http, self._resources)
+            landing = self._resources.enter_context(LandingSockets.bind(config))
             drop(config, [descriptor for _, some in self.engine.sockets() for descriptor in some])
             parts = (self.engine, self.metrics, self._take_over, self.http_endpoints)
-            self.publisher = Publisher(startup.record(), *parts)
+            self.publisher = Publisher(startup.record(), *parts, landing=landing)
         except BaseException as err:
             self._resources.close()
             recorder.close(in_order=False)
@@ -107,6 +109,7 @@ class Daemon:
         self.verification = Verification(self.publisher, lambda: self.listening)
         self.checkpoints = Checkpoints(self.publisher)
         self.exports = Exports(self.publisher)
+        self.landing = self._resources.enter_context(Landing(self.publisher))
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
 
@@ -179,6 +182,7 @@ class Daemon:
                     self.verification.run(),
                     self.checkpoints.run(),
                     self.exports.run(),
+                    self.landing.run(),
                     replace_corrupt(lambda: self.publisher.lists, hooks.publish, self.metrics.corrupt),
                 )
             ]
@@ -229,21 +233,17 @@ class Daemon:
         while True:
             publisher.has_published.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS))):
+                async with asyncio.timeout(max(0.0, min(_seconds_to_next_change(publisher), TICK_SECONDS))):
                     await publisher.has_published.wait()
             self._watch_engine()
             # If the clock is set back, changes that came too early are undone, up to the last record.
             is_set = recorder.watch_clock() or recorder.now() < publisher.policy.at
-            if is_set or publisher.is_owed or self._seconds_to_next_change() <= 0:
+            if is_set or publisher.is_owed or _seconds_to_next_change(publisher) <= 0:
                 try:
                     await publisher.publish(ClockTick())
                 except Refused:
                     # The previous snapshot stays in force; the next tick tries again.
                     await asyncio.sleep(TICK_SECONDS)
-
-    def _seconds_to_next_change(self) -> float:
-        due = self.publisher.policy.state.next_change_at
-        return float("inf") if due is None else (due - self.publisher.recorder.now()).total_seconds()
 
     def _watch_engine(self) -> None:
         if self.traffic.is_due():
@@ -301,6 +301,7 @@ class Daemon:
         for option, new in bound.http.items():
             self.gate.streams.end()
             await self.listeners[option].move(new)
+        self.landing.follow(before)
         if (before.log, before.time_zone) != (config.log, config.time_zone):
             set_up(config.log, config.time_zone)
         for connections in self.http.values():
@@ -370,6 +371,11 @@ def _apps(daemon: Daemon) -> dict[str, Callable[[], Any]]:
         "api": lambda: BesideApi(daemon, issuers_app(daemon, daemon.gate), console),
         "console": console,
     }
+
+
+def _seconds_to_next_change(publisher: Publisher) -> float:
+    due = publisher.policy.state.next_change_at
+    return float("inf") if due is None else (due - publisher.recorder.now()).total_seconds()
 
 
 @contextlib.asynccontextmanager

@@ -37,12 +37,15 @@ class Bound:
     config: Config  # options with unusable new values keep the old ones
     listening: Listening | None  # None: unchanged
     http: "Mapping[str, HttpSocket]"  # by option; those that have changed
+    landing: "LandingSockets"  # those in use, if they are unchanged
+    landing_in_use: "LandingSockets"
     problems: tuple[Problem, ...]
 
     def close(self) -> None:
         """Closes sockets that will not be used."""
         for one in self.http.values():
             one.close()
+        self.landing.close(keep=self.landing_in_use)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,61 @@ class HttpSocket:
             self.sock.close()
 
 
-def bind(wanted: Config, now: Config, engine: Engine, http: Mapping[str, str | None]) -> Bound:
+class LandingSockets:
+    """The sockets of the landing page, by configured address."""
+
+    def __init__(self, sockets: Mapping[Endpoint, socket.socket]) -> None:
+        self._sockets = sockets
+
+    @classmethod
+    def bind(cls, config: Config, now: "LandingSockets | None" = None) -> "LandingSockets":
+        """Listens on the addresses of `landing`, but uses the sockets in `now`. Raises `Refused`."""
+        had = {} if now is None else now._by_any_address()
+        found: dict[Endpoint, socket.socket] = {}
+        try:
+            for endpoint in _landing_addresses(config):
+                found[endpoint] = had.get(endpoint) or _bind_http(endpoint, "landing", only_its_family=True)
+        except Refused:
+            for sock in found.values():
+                if sock not in had.values():
+                    sock.close()
+            raise
+        return cls(found)
+
+    def _by_any_address(self) -> dict[Endpoint, socket.socket]:
+        """By the configured addresses, and by the actual ones where the kernel chose the port."""
+        return {**{Endpoint.of(sock.getsockname()): sock for sock in self._sockets.values()}, **self._sockets}
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The addresses, with the real ports instead of 0."""
+        return [str(Endpoint.of(sock.getsockname())) for sock in self._sockets.values()]
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Their descriptors."""
+        return [sock.fileno() for sock in self._sockets.values()]
+
+    def __enter__(self) -> "LandingSockets":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self, keep: "LandingSockets | None" = None) -> None:
+        """Stops listening, but for the sockets that others have."""
+        kept = set() if keep is None else set(keep._sockets.values())
+        for sock in set(self._sockets.values()) - kept:
+            sock.close()
+
+
+def bind(
+    wanted: Config,
+    now: Config,
+    engine: Engine,
+    http: Mapping[str, str | None],
+    landing: LandingSockets,
+) -> Bound:
     """Binds new addresses of `wanted`. `http` has the current addresses of the HTTP listeners, by option."""
     problems: list[Problem] = []
     unchanged: dict[str, Any] = {}
@@ -90,12 +147,24 @@ def bind(wanted: Config, now: Config, engine: Engine, http: Mapping[str, str | N
         except Refused as err:
             problems.extend(err.problems)
             unchanged[option] = getattr(now, option)
+    landing_sockets = landing
+    if _landing_addresses(wanted) != _landing_addresses(now):
+        try:
+            landing_sockets = LandingSockets.bind(wanted, landing)
+        except Refused as err:
+            problems.extend(err.problems)
+            unchanged["landing"] = now.landing
     addresses = {server.address for config in (wanted, now) for server in config.upstream.servers}
     if len(addresses) > MAX_UPSTREAMS:
         reason = f"more than {MAX_UPSTREAMS} upstreams, old and new together: change them in two reloads"
         problems.append(Problem(str(wanted.path), None, "upstream.servers", reason))
         unchanged["upstream"] = now.upstream
-    return Bound(wanted.model_copy(update=unchanged), listening, sockets, tuple(problems))
+    config = wanted.model_copy(update=unchanged)
+    return Bound(config, listening, sockets, landing_sockets, landing, tuple(problems))
+
+
+def _landing_addresses(config: Config) -> tuple[Endpoint, ...]:
+    return () if config.landing is None else config.landing.listen
 
 
 def _endpoint(config: Config, option: str) -> Endpoint | None:
@@ -114,12 +183,17 @@ def _not_bound(err: OSError) -> Problem:
     return Problem(str(err.filename or "listen"), None, "", binding_advice(err, "listen"))
 
 
-def _bind_http(endpoint: Endpoint, option: str) -> socket.socket:
-    """Listens on the address of an HTTP listener. Raises `Refused`."""
+def _bind_http(endpoint: Endpoint, option: str, *, only_its_family: bool = False) -> socket.socket:
+    """Listens on the address of an HTTP listener. Raises `Refused`.
+
+    `only_its_family`: `[::]` accepts no IPv4, so that `0.0.0.0` can have the same port.
+    """
     family = socket.AF_INET6 if endpoint.host.version == 6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if only_its_family and family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((str(endpoint.host), endpoint.port))
         sock.listen(BACKLOG)
     except OSError as err:

@@ -38,7 +38,7 @@ from dnsblock.errors import (
     counted,
 )
 from dnsblock.inputs import Inputs, Present, ReadLists
-from dnsblock.listeners import Bound, bind
+from dnsblock.listeners import Bound, LandingSockets, bind
 from dnsblock.lists import records
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.lists import NONE, Lists
@@ -133,6 +133,8 @@ class Publisher:
         observer: Observer,
         take_over: Callable[[Bound, Config], Awaitable[None]],
         http_endpoints: Callable[[], Mapping[str, str | None]],
+        *,
+        landing: LandingSockets,
     ) -> None:
         self.recorder: Recorder = started.recorder
         self.store: Store = started.store
@@ -150,6 +152,7 @@ class Publisher:
         self.may_export = asyncio.Event()  # wakes the task that keeps exports current
         self._engine, self._observer = engine, observer
         self._take_over, self._http_endpoints = take_over, http_endpoints
+        self.landing = landing  # the sockets in use
         self.rules = started.draft.rules
         self._publishing = asyncio.Lock()
         self._enforced = started.recorder.ledger.position  # the enforced part of the ledger
@@ -324,7 +327,7 @@ class Publisher:
         cannot be listened on stays, too.
         """
         self.recorder.begin(is_tick=isinstance(change, ClockTick))
-        bound = bind(draft.config, self.config, self._engine, self._http_endpoints())
+        bound = bind(draft.config, self.config, self._engine, self._http_endpoints(), self.landing)
         try:
             return self._commit_bound(replace(draft, config=bound.config), bound)
         except BaseException:
@@ -357,7 +360,7 @@ class Publisher:
         """Makes the committed state the state of this process."""
         former = self.config
         self.config, self.lists, self.policy = done.bound.config, done.lists, done.policy
-        self.rules = draft.rules
+        self.rules, self.landing = draft.rules, done.bound.landing
         self.inputs.adopt(draft)
         if draft.refused is not None:
             self.inbox = draft.refused

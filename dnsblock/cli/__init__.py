@@ -88,6 +88,7 @@ def _ready_json(daemon: "Daemon") -> None:
         "listening",
         "metrics",
         "api",
+        "landing",
         "control",
         "serial",
         "digest",
@@ -223,6 +224,13 @@ def status(config_path: Path, as_json: bool) -> None:
     sys.exit(Exit.DONE if facts["last_publish"]["ok"] and is_served else Exit.NO)
 
 
+def _print_listeners(facts: dict[str, Any]) -> None:
+    if facts["api"]:
+        click.echo(f"  api          https://{facts['api']}")
+    if facts["landing"]:
+        click.echo(f"  landing      {', '.join(facts['landing'])}")
+
+
 def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     def local(time: str | None) -> str:
         return local_time(time, facts["time_zone"])
@@ -230,8 +238,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     last = facts["last_publish"]
     click.echo(f"dnsblock {facts['version']}, pid {facts['pid']}, up since {local(facts['started_at'])}")
     click.echo(f"  listening    {', '.join(facts['listening'])}")
-    if facts["api"]:
-        click.echo(f"  api          https://{facts['api']}")
+    _print_listeners(facts)
     click.echo(f"  serving      serial {facts['serial']} since {local(facts['published_at'])}")
     click.echo(f"  digest       {facts['digest']}")
     click.echo(f"  enforced     {facts['entries']:,} names")

@@ -200,6 +200,7 @@ def status(view: View) -> dict[str, Any]:
         ],
         "listening": view.listening,
         **view.http_endpoints(),
+        "landing": view.landing.endpoints,
         "control": str(config.control),
         "upstreams": [str(server) for server in config.upstream.servers],
         "upstreams_down": view.upstreams_down,

@@ -12,6 +12,7 @@ from dnsblock.exports import Exports
 from dnsblock.http.connections import Connections
 from dnsblock.http.series import Series
 from dnsblock.http.traffic import Traffic
+from dnsblock.landing.process import Landing
 from dnsblock.lists.refresh import Refresher
 from dnsblock.lists.store import Store
 from dnsblock.orders.state import State
@@ -90,6 +91,10 @@ class View(Protocol):
     @property
     def exports(self) -> Exports:
         """The files that are kept current for other software."""
+
+    @property
+    def landing(self) -> Landing:
+        """The landing page."""
 
     @property
     def statements(self) -> Statements:

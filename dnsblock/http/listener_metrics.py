@@ -1,13 +1,24 @@
-"""The metrics of the HTTP listeners, of the issuers' API and of the console, for `metrics.py`."""
+"""The metrics of the HTTP listeners: the issuers' API, the console and the landing page. For `metrics.py`."""
 
 from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from dnsblock.http.control import View
+from dnsblock.landing.counts import ANSWERED, OPEN, REFUSED
+from dnsblock.landing.process import Landing
 
 
 def listeners(view: View) -> Iterator[Metric]:
+    """The HTTP listeners, the issuers' API, the console and the landing page."""
+    yield from _connections(view)
+    yield from _api(view)
+    yield from _console(view)
+    if view.landing.is_configured:
+        yield from _landing(view.landing)
+
+
+def _connections(view: View) -> Iterator[Metric]:
     open_now = GaugeMetricFamily(
         "dnsblock_http_connections", "Open connections of an HTTP listener.", labels=["listener"]
     )
@@ -21,6 +32,9 @@ def listeners(view: View) -> Iterator[Metric]:
         for reason, count in connections.closed.items():
             closed.add_metric([listener, reason], count)
     yield from (open_now, closed)
+
+
+def _api(view: View) -> Iterator[Metric]:
     responses = CounterMetricFamily(
         "dnsblock_api_requests", "Responses of the issuers' API, by HTTP status.", labels=["status"]
     )
@@ -37,7 +51,6 @@ def listeners(view: View) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "dnsblock_api_streams", "Open streams of events of the issuers' API.", view.gate.open_streams
     )
-    yield from _console(view)
 
 
 def _console(view: View) -> Iterator[Metric]:
@@ -51,4 +64,35 @@ def _console(view: View) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         *("dnsblock_console_sessions", "Sessions of people who signed in to the console with a token."),
         view.console.open_sessions,
+    )
+
+
+def _landing(page: Landing) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "dnsblock_landing_requests",
+        "Responses of the landing page, by kind and class of the status.",
+        labels=["kind", "status"],
+    )
+    for kind, status, count in page.counts.requests():
+        requests.add_metric([kind, status], count)
+    closed = CounterMetricFamily(
+        "dnsblock_landing_closed_connections",
+        "Connections of the landing page that were closed early, by reason.",
+        labels=["reason"],
+    )
+    for reason, count in page.counts.closed():
+        closed.add_metric([reason], count)
+    questions = CounterMetricFamily(
+        "dnsblock_landing_questions",
+        "Questions of the landing page to the daemon, answered in time or refused by the limit.",
+        labels=["result"],
+    )
+    for key in (ANSWERED, REFUSED):
+        questions.add_metric([key[1]], page.counts[key])
+    yield from (requests, closed, questions)
+    yield GaugeMetricFamily(
+        "dnsblock_landing_connections", "Open connections of the landing page.", page.counts[OPEN]
+    )
+    yield CounterMetricFamily(
+        "dnsblock_landing_restarts", "Times that the process of the landing page ended.", page.restarts
     )

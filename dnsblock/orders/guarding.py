@@ -34,6 +34,8 @@ def guard_context(order: Order, authority: Authority, context: Context) -> Guard
     own = context.known.of(order.issuer)
     config = context.config
     landing = tuple(answer.target for answer in config.answers.values() if answer.target)
+    if config.landing is not None:
+        landing = (*landing, config.landing.name)
     return GuardContext(
         protected=_protected(config.protected, landing),
         popular=context.references.popular.names,

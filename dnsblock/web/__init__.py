@@ -1,1 +1,1 @@
-"""Pages for people: the console of operators and issuers."""
+"""Pages for people: the console of operators and issuers, and the landing page."""

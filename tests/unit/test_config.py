@@ -88,6 +88,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     text = text.replace("exports: []\n", "exports:\n")
     text = text.replace("issuers: []\n", "issuers:\n").replace("api: null\n", "api:\n")
     text = text.replace("console: null\n", "console:\n")
+    text = text.replace("landing: null\n", "landing:\n")
     lines = [
         "  " + line[3:] if line.startswith("#  ") and ": " in line[:20] else line
         for line in text.splitlines()
@@ -98,6 +99,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     assert [issuer.id for issuer in config.issuers] == ["kominfo.go.id"]
     assert config.api is not None
     assert config.console is not None
+    assert config.landing is not None
     assert [export.origin for export in config.exports] == ["rpz.isp.example"]
     zones = ["kominfo", "national", "malware", "badnets", "planned", "rpz.example", "trustpositifkominfo"]
     assert [zone.name for zone in config.zones] == zones

@@ -281,6 +281,7 @@ upstream: {servers: ["127.0.0.1:1"]}
 answers: {sinkhole: {action: sinkhole, ipv4: [192.0.2.53]}}
 ledger: {checkpoints: {folder: copies}}
 exports: [{file: names.txt, format: text}]
+landing: {listen: ["127.0.0.1:0"], url: "http://l.example", organization: I, contact: "tel:1"}
 orders: orders
 zones:
   - {name: ministry, issuer: ministry.example, unsigned: accept, answer: sinkhole}

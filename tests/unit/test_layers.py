@@ -14,7 +14,7 @@ LAYERS = [
     {"cli"},
     {"daemon"},
     {"http", "web"},
-    {"actions", "advance", "verification", "checkpoints", "exports"},
+    {"actions", "advance", "verification", "checkpoints", "exports", "landing"},
     {"publishing"},
     {"ahead", "change", "inputs", "startup", "listeners"},
     {"policy"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"config_file"},
     {"config"},
     {"config_zones"},
-    {"config_ledger", "config_exports", "config_issuers", "config_rpz"},
+    {"config_ledger", "config_exports", "config_issuers", "config_landing", "config_rpz"},
     {"values"},
     {"instances"},
     {
@@ -78,6 +78,7 @@ DOORS = {
     "dnslib": {"dnsblock.probe"},
     "jinja2": {"dnsblock.web"},
     "markupsafe": {"dnsblock.web"},
+    "httptools": {"dnsblock.web.landing"},
 }
 
 
