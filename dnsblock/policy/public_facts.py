@@ -52,7 +52,6 @@ class PublicOrder(TypedDict):
     conditions: Mapping[str, str]
     contact: str | None
     subject: str | None  # the operator of the names
-    subject_contact: str | None
     notices: list[Contacted]
     document: str | None
 
@@ -157,7 +156,6 @@ def _facts(life: Life, state: State, name: str) -> PublicOrder:
         "conditions": _by_language(order.conditions),
         "contact": _cut_or_none(order.contact),
         "subject": None if order.subject is None else _cut(order.subject.name),
-        "subject_contact": None if order.subject is None else _cut_or_none(order.subject.contact),
         "notices": [
             {"at": utc(one.at), "by": _cut(one.by), "about": _cut_or_none(one.about)}
             for one in order.notices[:MAX_ITEMS]

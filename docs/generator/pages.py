@@ -31,6 +31,7 @@ NAVIGATION = {
         "docs/policy-zones",
         "docs/zone-transfer",
         "docs/export",
+        "docs/landing",
         "docs/probe",
         "docs/ledger",
         "docs/fleet-tree",

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 DEBIAN_PACKAGES = {
     "bash": "bash",
+    "chromium": "chromium",
+    "curl": "curl",
     "dig": "bind9-dnsutils",
     "fish": "fish",
     "kdig": "knot-dnsutils",
