@@ -237,6 +237,17 @@ class Client:
         """Ends the impact run early. The client that started it gets the counts so far."""
         self._ask("DELETE", "/v1/impact")
 
+    def webhooks(self) -> dict[str, Any]:
+        """The servers that get events, with their dead letters."""
+        return self._ask("GET", "/v1/webhooks")
+
+    def resend(self, ids: Sequence[str] | None, webhook: str | None) -> dict[str, Any]:
+        """Sends events to webhooks again; None: all dead letters. Raises `Refused`."""
+        params = {"all": "true"} if ids is None else {}
+        params |= {} if webhook is None else {"webhook": webhook}
+        content = "\n".join(ids or ()).encode()
+        return self._ask("POST", "/v1/webhooks/resend", params=params, content=content)
+
     def export(self, kind: str, zones: Sequence[str], origin: str | None) -> Iterator[bytes]:
         """The policy zones as a file, in pieces. Raises `Refused`."""
         asked = {"format": kind, "zones": ",".join(zones), "origin": origin}

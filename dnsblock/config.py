@@ -14,6 +14,7 @@ from dnsblock.config_exports import ExportFile
 from dnsblock.config_issuers import Issuer
 from dnsblock.config_landing import LandingOptions
 from dnsblock.config_ledger import LedgerOptions
+from dnsblock.config_webhooks import MAX_WEBHOOKS, Webhook
 from dnsblock.config_zones import Zone
 from dnsblock.control import DEFAULT_SOCKET
 from dnsblock.values import (
@@ -396,6 +397,7 @@ class Config(Options):
     api: ApiOptions | None = None  # for issuers; null: none
     console: ConsoleOptions | None = None  # web pages; null: none
     landing: LandingOptions | None = None  # the page for blocked names; null: none
+    webhooks: Annotated[tuple[Webhook, ...], Field(max_length=MAX_WEBHOOKS)] = ()  # events for issuers
     http: Http = as_written({})
     fleet: Annotated[tuple[FleetPlace, ...], Field(max_length=1000)] = ()  # instances to compare with
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000

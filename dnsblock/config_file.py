@@ -114,6 +114,7 @@ def _cross_check(config: Config, read: Document, broken: frozenset[str]) -> Iter
                 yield read.problem(("upstream", "servers", index), str(server), reason)
     yield from _check_zones(config, read, broken)
     yield from _check_exports(config, read, broken)
+    yield from _check_webhooks(config, read, broken)
 
 
 def _is_reached_at(listen: Endpoint, server: Endpoint) -> bool:
@@ -163,3 +164,14 @@ def _check_exports(config: Config, read: Document, broken: frozenset[str]) -> It
                 why = "this zone has `targets: ignore`, which RPZ cannot express: name the other zones"
             if why is not None:
                 yield read.problem(("exports", index, "zones"), name, why)
+
+
+def _check_webhooks(config: Config, read: Document, broken: frozenset[str]) -> Iterator[Problem]:
+    names = [webhook.name for webhook in config.webhooks]
+    issuers = {zone.issuer for zone in config.zones} | {issuer.id for issuer in config.issuers}
+    for index, webhook in enumerate(config.webhooks):
+        if webhook.name in names[:index]:
+            yield read.problem(("webhooks", index, "name"), webhook.name, "this name is listed twice")
+        if webhook.issuer not in issuers and not broken & {"zones", "issuers"}:
+            reason = "no zone and no entry of `issuers` has this issuer, so there are no events"
+            yield read.problem(("webhooks", index, "issuer"), webhook.issuer, reason)

@@ -53,6 +53,7 @@ from dnsblock.values import Endpoint
 from dnsblock.verification import Verification
 from dnsblock.web.console.beside import BesideApi
 from dnsblock.web.console.gate import ConsoleGate
+from dnsblock.webhooks.webhooks import Webhooks
 
 TICK_SECONDS = 1.0  # how often engine events are read, and a step of the clock is detected
 
@@ -104,12 +105,13 @@ class Daemon:
         for zone, start in at_startup.items():
             if start.result is not None:
                 self.metrics.fetched(zone, start.result)
-        self.refresher = Refresher(self.store, self._hooks(), at_startup)
+        self.refresher = Refresher(self.store, _hooks_of(self), at_startup)
         self.actions = Actions(self.publisher, self.refresher, self.engine)
         self.verification = Verification(self.publisher, lambda: self.listening)
         self.checkpoints = Checkpoints(self.publisher)
         self.exports = Exports(self.publisher)
         self.landing = self._resources.enter_context(Landing(self.publisher))
+        self.webhooks = Webhooks(self.publisher)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
 
@@ -134,12 +136,14 @@ class Daemon:
         finally:
             await asyncio.to_thread(self.engine.stop, 0)
             self._resources.close()
+            self.webhooks.close()
             self.checkpoints.close()
         if is_restart:
             successor.begin()
         event(logging.INFO, "stopped")
-        if self.publisher.inputs.are_being_read or self.impact_runs.reader_at_work.locked():
-            # A reader may hang on a slow disk; ledger and history are closed.
+        is_reading = self.publisher.inputs.are_being_read or self.impact_runs.reader_at_work.locked()
+        if is_reading or self.webhooks.was_interrupted:
+            # A thread may hang on a slow disk or name server; ledger and history are closed.
             os._exit(0)
 
     def _start(self) -> handover.Successor:
@@ -168,7 +172,7 @@ class Daemon:
 
     async def _follow_until_stopped(self) -> bool:
         """Follows clock, signals and lists until a signal to stop. True: another process takes over."""
-        hooks, publisher = self._hooks(), self.publisher
+        hooks, publisher = _hooks_of(self), self.publisher
         async with asyncio.TaskGroup() as tasks:
             followers = [
                 tasks.create_task(follower)
@@ -183,6 +187,7 @@ class Daemon:
                     self.checkpoints.run(),
                     self.exports.run(),
                     self.landing.run(),
+                    self.webhooks.run(),
                     replace_corrupt(lambda: self.publisher.lists, hooks.publish, self.metrics.corrupt),
                 )
             ]
@@ -278,18 +283,6 @@ class Daemon:
 
     # ------- Used by the publisher and the refresher
 
-    def _hooks(self) -> Hooks:
-        return Hooks(
-            publish=lambda reason, zone: self.publisher.publish(ListsChanged(DAEMON, reason, zone)),
-            # A lambda, since the lists change.
-            is_changed=lambda zone, watch: self.publisher.lists.is_changed(zone, watch),  # noqa: PLW0108
-            # They use the publisher, which is not there yet when the first hooks are made.
-            advance=lambda *facts: advance.advance(self.publisher, *facts),
-            take_back=lambda zone: advance.take_back(self.publisher, zone),
-            prepare=lambda zone: advance.prepare(self.publisher, zone),
-            fetched=self.metrics.fetched,
-        )
-
     async def _take_over(self, bound: Bound, before: Config) -> None:
         """Applies the process settings of a new configuration: sockets, log, limits of HTTP listeners."""
         config = bound.config
@@ -376,6 +369,20 @@ def _apps(daemon: Daemon) -> dict[str, Callable[[], Any]]:
 def _seconds_to_next_change(publisher: Publisher) -> float:
     due = publisher.policy.state.next_change_at
     return float("inf") if due is None else (due - publisher.recorder.now()).total_seconds()
+
+
+def _hooks_of(daemon: Daemon) -> Hooks:
+    """The parts of the daemon that the refresher of lists uses."""
+    return Hooks(
+        publish=lambda reason, zone: daemon.publisher.publish(ListsChanged(DAEMON, reason, zone)),
+        # A lambda, since the lists change.
+        is_changed=lambda zone, watch: daemon.publisher.lists.is_changed(zone, watch),  # noqa: PLW0108
+        # They use the publisher, which is not there yet when the first hooks are made.
+        advance=lambda *facts: advance.advance(daemon.publisher, *facts),
+        take_back=lambda zone: advance.take_back(daemon.publisher, zone),
+        prepare=lambda zone: advance.prepare(daemon.publisher, zone),
+        fetched=daemon.metrics.fetched,
+    )
 
 
 @contextlib.asynccontextmanager

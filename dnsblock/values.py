@@ -290,6 +290,15 @@ def _https_folder(text: str) -> str:
     return text
 
 
+def _https_url(text: str) -> str:
+    """A URL to which requests are sent. Its query may be a secret of the server."""
+    if not re.fullmatch(r"https://[^\s/@?#]+(/[^\s#@?]*)?(\?[^\s#]*)?", text) or not text.isascii():
+        raise ValueError("must be an https:// URL without a password or fragment")
+    if len(text) > 1000 or not _has_port(text) or not urlsplit(text).hostname:
+        raise ValueError("must be at most 1,000 characters, with a host, and a port from 1 to 65535 or none")
+    return text
+
+
 def _origin(text: str) -> str:
     if not is_name(text):
         raise ValueError("must be 1 to 255 bytes without white space and without +, such as HOST/ledger")
@@ -434,6 +443,7 @@ ContactUri = Annotated[str, from_text(_contact)]
 WebAddress = Annotated[str, from_text(_web_address)]
 FleetPlace = Annotated[str, from_text(fleet_place)]
 HttpsFolder = Annotated[str, from_text(_https_folder)]
+HttpsUrl = Annotated[str, from_text(_https_url)]
 Origin = Annotated[str, from_text(_origin)]
 WitnessKey = Annotated[VerifierKey, from_text(witness_key)]
 Language = Annotated[str, from_text(_language)]

@@ -31,6 +31,8 @@ from dnsblock.cli.probe import probe
 from dnsblock.cli.progress import reading, working
 from dnsblock.cli.published import partly, print_published
 from dnsblock.cli.receipt import receipt
+from dnsblock.cli.report import report
+from dnsblock.cli.webhooks import webhook
 from dnsblock.cli.why import why
 from dnsblock.errors import Exit, Problem, printable
 
@@ -413,6 +415,8 @@ for command in (
     lists.rollback,
     export,
     fleet,
+    report,
+    webhook,
     why,
 ):
     main.add_command(command)

@@ -39,6 +39,7 @@ from dnsblock.http.paths import RawPath
 from dnsblock.http.probes import probe_routes
 from dnsblock.http.receipts import receipt_routes
 from dnsblock.http.submissions import Limits
+from dnsblock.http.webhooks import webhook_routes
 from dnsblock.names import NameRefused, address, canonical, suffixes
 from dnsblock.orders.known import about
 from dnsblock.orders.state import OrderState
@@ -116,6 +117,7 @@ def control_app(control: Control) -> ASGIApp:
             *impact_routes(control),
             *export_routes(control),
             *allow_routes(control),
+            *webhook_routes(control),
             *_order_routes(control),
         ],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},

@@ -24,6 +24,7 @@ from dnsblock.policy.past import NameEvent, Past
 from dnsblock.principal import Principal
 from dnsblock.publishing import Publisher
 from dnsblock.verification import Verification
+from dnsblock.webhooks.webhooks import Webhooks
 
 
 class ApiCounts(Protocol):
@@ -95,6 +96,10 @@ class View(Protocol):
     @property
     def landing(self) -> Landing:
         """The landing page."""
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The servers of issuers that get events."""
 
     @property
     def statements(self) -> Statements:

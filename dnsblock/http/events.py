@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -21,10 +21,8 @@ from starlette.types import Receive, Scope, Send
 from dnsblock.http.answers import ApiError, asked
 from dnsblock.http.callers import Caller, Identify
 from dnsblock.http.control import Control, View
-from dnsblock.orders.facts import Approval, Judged, plain_as_json
-from dnsblock.orders.order import Order
-from dnsblock.orders.records import AcceptedRestore, Fact, Record
-from dnsblock.principal import Principal
+from dnsblock.orders.events import facts_of, issuer_of
+from dnsblock.orders.records import Record
 
 MAX_STREAMS = 64
 MAX_STREAMS_PER_CLIENT = 8
@@ -34,7 +32,6 @@ STREAM_SECONDS = 3600.0  # then the client has to present its credentials again
 BATCH = 1000  # records that are looked at without a pause
 RETRY_MS = 2000  # for the client, before it connects again
 MAX_DIGITS = 15  # of an event id
-NOT_SHOWN = frozenset({"file", "signatures"})  # of other senders, and long
 
 
 class EventsQuery(BaseModel):
@@ -130,7 +127,7 @@ class Streams:
                 return
             for record in records[after : after + BATCH]:
                 after = record.n
-                if caller.sees(getattr(record.fact, "issuer", None)):
+                if caller.sees(issuer_of(record)):
                     yield event_of(record, caller)
                     beat = now()
             if now() - beat >= HEARTBEAT_SECONDS:
@@ -158,39 +155,8 @@ class _Stream(StreamingResponse):
 
 def event_of(record: Record, caller: Caller) -> bytes:
     """A record as an event. Its data is one line of JSON."""
-    by = record.by.as_json() if caller.is_staff else _by(record.by)
-    facts = {"n": record.n, "at": record.at.isoformat(), "kind": record.kind, "by": by}
-    data = json.dumps({**facts, **_facts(record.fact)}, ensure_ascii=False, separators=(",", ":"))
+    facts = facts_of(record)
+    if caller.is_staff:
+        facts["by"] = record.by.as_json()
+    data = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
     return f"id: {record.n}\nevent: {record.kind}\ndata: {data}\n\n".encode()
-
-
-def _by(by: Principal) -> dict[str, Any]:
-    """The cause of a record. The provider's staff are not named to issuers."""
-    return by.as_json() if by.kind == "issuer" else {"kind": by.kind}
-
-
-def _facts(fact: Fact) -> dict[str, Any]:
-    match fact:
-        case Order():
-            return {
-                "issuer": fact.issuer,
-                "order_id": fact.order_id,
-                "sha256": fact.sha256,
-                "action": fact.action,
-            }
-        case Judged(judgement=judgement):
-            return {
-                "issuer": fact.issuer,
-                "order_id": fact.order_id,
-                "sha256": fact.sha256,
-                "proposed": judgement.is_proposed,
-                "signers": [one.principal for one in judgement.signers],
-                "held": len(judgement.held),
-                "refused": len(judgement.refused),
-            }
-        case AcceptedRestore():
-            return {}
-        case Approval():
-            entries = None if fact.entries is None else len(fact.entries)
-            return {**plain_as_json(fact), "entries": entries}
-    return {key: value for key, value in plain_as_json(fact).items() if key not in NOT_SHOWN}

@@ -35,6 +35,7 @@ from dnsblock.http.listener_metrics import listeners
 from dnsblock.http.order_metrics import OrderTimes
 from dnsblock.http.probe_metrics import probes
 from dnsblock.http.transfer_metrics import KINDS, transfers
+from dnsblock.http.webhook_metrics import webhooks
 from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
 from dnsblock.policy.order_facts import open_deadline
@@ -402,6 +403,7 @@ def _enforced(view: View) -> Iterator[Metric]:
     yield from _checkpoints(view)
     yield from exports(view)
     yield from transfers(view)
+    yield from webhooks(view)
     yield GaugeMetricFamily(
         "dnsblock_clock_behind_seconds",
         "How far the system clock is behind the last record of the ledger.",
@@ -409,9 +411,7 @@ def _enforced(view: View) -> Iterator[Metric]:
     )
     yield from _refusals(publisher)
     due = publisher.policy.state.next_change_at
-    yield _time_gauge(
-        "next_change", "Next time at which an order starts or ends; 0 if there is none.", _unix(due)
-    )
+    yield _time_gauge("next_change", "Next time at which an order starts or ends; 0 for none.", _unix(due))
 
 
 def _refusals(publisher: Publisher) -> Iterator[Metric]:

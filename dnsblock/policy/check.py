@@ -18,6 +18,8 @@ from dnsblock.orders.book import Book
 from dnsblock.orders.conflicts import wrong_links
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.snapshot import Draft, build, read, standing_notes, unsigned_notes
+from dnsblock.standard_webhooks import read_secrets
+from dnsblock.tls import client_context
 
 
 class CheckedZone(TypedDict):
@@ -74,6 +76,7 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}
     links = wrong_links(everything)
     refused = (*book.problems, *draft.problems, *_refused_documents(draft), *links, *_rejected(draft.lists))
+    refused = (*refused, *_problems_of_webhooks(config))
     zones: list[CheckedZone] = [
         {
             "name": zone.name,
@@ -102,6 +105,17 @@ def _problems_of_api(config: Config) -> tuple[Problem, ...]:
         except Refused as err:
             problems.extend(err.problems)
     return tuple(dict.fromkeys(problems))
+
+
+def _problems_of_webhooks(config: Config) -> Iterator[Problem]:
+    """Files of webhooks that cannot be used. They prevent no startup: only this webhook fails."""
+    for webhook in config.webhooks:
+        try:
+            read_secrets(webhook.secret_file)
+            if webhook.ca is not None:
+                client_context(None, None, webhook.ca)
+        except Refused as err:
+            yield from err.problems
 
 
 def _refused_documents(draft: Draft) -> tuple[Problem, ...]:

@@ -29,7 +29,7 @@ class Shown:
 
 def instance_of(config: Config) -> Instance:
     """The key of the instance. Raises `Refused` if there is none."""
-    with _readable(config):
+    with readable(config):
         instance = Instance.load(config.state, config.ledger.origin)
     if instance is None:
         reason = "there is no instance.key yet: the daemon makes it at its first startup"
@@ -39,7 +39,7 @@ def instance_of(config: Config) -> Instance:
 
 def records(config: Config, order_id: str | None, issuer: str | None) -> Iterator[Shown]:
     """The records, or those of one order. Raises `Refused` and `OrderNotFound`."""
-    with _readable(config):
+    with readable(config):
         ledger = Ledger.open(config.state, read_only=True)
         wanted: Sequence[int] = range(1, len(ledger.records) + 1)
         if order_id is not None:
@@ -56,7 +56,7 @@ def verify_all(
     config: Config, others: Sequence[VerifierKey], progress: Callable[[int], None]
 ) -> Verification:
     """Verifies the whole ledger. `others`: keys that this instance had before. Raises `Refused`."""
-    with _readable(config):
+    with readable(config):
         instance = Instance.load(config.state, config.ledger.origin)
         own = [] if instance is None else [instance.public]
         keys = Keys([*own, *(key.public for key in others)], [one.key for one in config.ledger.witnesses])
@@ -81,7 +81,7 @@ def _claims(config: Config) -> Iterator[Claim]:
 
 def prove(config: Config, order_id: str, issuer: str | None) -> dict[str, Any]:
     """The proof that the ledger has the records of an order. Raises `Refused` and `OrderNotFound`."""
-    with _readable(config):
+    with readable(config):
         instance = instance_of(config)
         ledger = Ledger.open(config.state, read_only=True)
         issuer = _issuer(ledger, order_id, issuer)
@@ -99,7 +99,8 @@ def _issuer(ledger: Ledger, order_id: str, issuer: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _readable(config: Config) -> Iterator[None]:
+def readable(config: Config) -> Iterator[None]:
+    """Turns errors of files in the state folder into `Refused`."""
     try:
         yield
     except OSError as err:

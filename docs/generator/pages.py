@@ -42,12 +42,13 @@ NAVIGATION = {
         "docs/orders",
         "docs/signatures",
         "docs/api",
+        "docs/webhooks",
         "docs/telegram",
         "blocklists/README",
     ],
     "Bahasa Indonesia": ["docs/id/index", "docs/id/kementerian"],
     "Reference": ["docs/configuration", "docs/commands", "docs/api-reference", "docs/metrics", "CHANGELOG"],
-    "Security and privacy": ["docs/threat-model", "docs/privacy", "SECURITY"],
+    "Security and privacy": ["docs/threat-model", "docs/privacy", "docs/transparency", "SECURITY"],
     "For developers": ["CONTRIBUTING", "docs/architecture", "docs/conformance", "docs/performance"],
 }
 TITLES = {"README": "Quick start", "docs/id/index": "Halaman awal"}  # if not the heading of the page

@@ -183,6 +183,20 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             "dnsblock_publish_last_success_timestamp_seconds": "200x30",
         },
     ),
+    "DnsblockWebhookFailing": (
+        {
+            'dnsblock_webhook_oldest_event_age_seconds{webhook="kominfo"}': "0+300x30",
+            'dnsblock_webhook_disabled{webhook="kominfo"}': "0x30",
+        },
+        {
+            'dnsblock_webhook_oldest_event_age_seconds{webhook="kominfo"}': "3600x30",
+            'dnsblock_webhook_disabled{webhook="kominfo"}': "0x30",
+        },
+    ),
+    "DnsblockWebhookDeadLetters": (
+        {'dnsblock_webhook_dead_letters{webhook="kominfo"}': "3x30"},
+        {'dnsblock_webhook_dead_letters{webhook="kominfo"}': "0x30"},
+    ),
     "DnsblockChangeOverdue": (
         {"dnsblock_next_change_timestamp_seconds": "300x30"},
         {"dnsblock_next_change_timestamp_seconds": "0x30"},

@@ -19,13 +19,13 @@ Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 class Authority:
     """Makes certificates with the `openssl` command; `pem` is what to trust."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, days: int = 2) -> None:
         self._folder = folder
         folder.mkdir()
         self.pem = folder / "ca.pem"
         self._openssl(
             *("req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority"),
-            *("-days", "2", "-addext", "keyUsage=critical,keyCertSign"),
+            *("-days", str(days), "-addext", "keyUsage=critical,keyCertSign"),
         )
 
     def certificate(self, names: str = "DNS:localhost,IP:127.0.0.1", days: int = 2) -> ssl.SSLContext:

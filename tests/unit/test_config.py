@@ -85,7 +85,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     """An operator takes the comment sign away and it works."""
     text = REFERENCE.read_text().replace("answers: {}\n", "answers:\n").replace("zones: []\n", "zones:\n")
     text = text.replace("orders: null", "orders: orders").replace("witnesses: []\n", "witnesses:\n")
-    text = text.replace("exports: []\n", "exports:\n")
+    text = text.replace("exports: []\n", "exports:\n").replace("webhooks: []\n", "webhooks:\n")
     text = text.replace("issuers: []\n", "issuers:\n").replace("api: null\n", "api:\n")
     text = text.replace("console: null\n", "console:\n")
     text = text.replace("landing: null\n", "landing:\n")
@@ -101,6 +101,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     assert config.console is not None
     assert config.landing is not None
     assert [export.origin for export in config.exports] == ["rpz.isp.example"]
+    assert [webhook.name for webhook in config.webhooks] == ["kominfo"]
     zones = ["kominfo", "national", "malware", "badnets", "planned", "rpz.example", "trustpositifkominfo"]
     assert [zone.name for zone in config.zones] == zones
 

@@ -9,8 +9,8 @@ import pytest
 from witness import Service
 from witness import Witness as RealWitness
 
-from dnsblock.orders.transparency import https
-from dnsblock.orders.transparency.https import Server
+from dnsblock import https
+from dnsblock.https import Server
 from dnsblock.orders.transparency.merkle import Tree
 from dnsblock.orders.transparency.witnesses import Contradicted, Cosigned, NotCosigned, Witness
 from dnsblock.signatures.keys import SigningKey

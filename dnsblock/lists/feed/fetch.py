@@ -18,7 +18,7 @@ from dnsblock.clock import utc_now
 from dnsblock.errors import FetchFailed, shown
 from dnsblock.lists.feed.download import Download, too_large
 from dnsblock.lists.feed.https import REPORT_IT, RETRIED, SILENCE_SECONDS, Feed, redirected_to, request
-from dnsblock.lists.feed.schedule import retry_after_seconds
+from dnsblock.retries import retry_after_seconds
 from dnsblock.threads import in_thread
 
 __all__ = ["Feed", "FetchFailed", "Fetched", "Validators", "fetch"]

@@ -15,9 +15,9 @@ from typing import Any
 
 from dnsblock.clock import utc_now
 from dnsblock.config_ledger import LedgerOptions
+from dnsblock.https import Server, Unreachable
 from dnsblock.log import event, fault
 from dnsblock.orders.transparency.folder import CheckpointFolder, file_name
-from dnsblock.orders.transparency.https import Server, Unreachable
 from dnsblock.orders.transparency.witnesses import Contradicted, NotCosigned, Proofs, Witness
 from dnsblock.signatures.notes import Signature, SignedCheckpoint
 from dnsblock.times import utc

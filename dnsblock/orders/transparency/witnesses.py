@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dnsblock.orders.transparency.https import Response, Server, Unreachable
+from dnsblock.https import Response, Server, Unreachable
 from dnsblock.signatures.notes import NotANote, Signature, SignedCheckpoint, VerifierKey
 
 TRIES = 3  # another process may submit a checkpoint between two requests

@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from dnsblock.lists.feed.schedule import FetchSchedule, retry_after_seconds
+from dnsblock.lists.feed.schedule import FetchSchedule
+from dnsblock.retries import retry_after_seconds
 
 # ------- When it is asked for again -------
 

@@ -1,0 +1,1 @@
+"""Reports for the public, made from the ledger."""

@@ -1,0 +1,1 @@
+"""Webhooks: sends the events of orders to servers of their issuers."""
