@@ -310,7 +310,7 @@ class Daemon:
 
     def explain(self, target: str | Address, client: Address | None = None) -> Explanation:
         """Explains why a canonical name or an address is or is not blocked, for a client."""
-        return explain(target, self.publisher.policy, self.config, client)
+        return explain(target, self.publisher.policy, self.config, client, self.publisher.lists)
 
     def scheduled(self, name: str) -> list[NameEvent]:
         """The scheduled changes for a canonical name, by the orders known now."""

@@ -8,9 +8,11 @@ from dnsblock._engine import Covering
 from dnsblock.config import Config
 from dnsblock.names import suffixes
 from dnsblock.orders.allowances import about
+from dnsblock.lists.lists import Lists
 from dnsblock.orders.life import InForce
 from dnsblock.policy.allowed import AllowedName, shown
 from dnsblock.policy.snapshot import Policy
+from dnsblock.policy.zones import is_withdrawn
 
 
 class CoveringEntry(TypedDict):
@@ -54,13 +56,22 @@ Address = IPv4Address | IPv6Address
 
 
 def explain(
-    target: str | Address, policy: Policy, config: Config, client: Address | None = None
+    target: str | Address,
+    policy: Policy,
+    config: Config,
+    client: Address | None = None,
+    lists: Lists | None = None,
 ) -> Explanation:
     """Explains a canonical name or responses with an address, using the same lookup as for queries.
 
     `client` is the address of the client. Without it, zones and triggers for certain clients do not count.
+    With `lists`, a target that is not blocked gets a note on each list that is withdrawn.
     """
-    return explain_all([target], policy, config, client)[0]
+    found = explain_all([target], policy, config, client)[0]
+    if lists is not None and found["verdict"] == "not blocked":
+        gone = (zone.name for zone in config.zones if is_withdrawn(zone, lists))
+        found["notes"] += [f"list {zone} has expired: {lists.expired[zone]}" for zone in gone]
+    return found
 
 
 def explain_all(

@@ -66,6 +66,8 @@ def assert_late(subject: Subject) -> None:
     explained = {late: subject.cli("why", name(late)).json for late in LATE}
     assert [explained[late]["verdict"] for late in LATE] == ["blocked", "not blocked", "not blocked"]
     assert [one["mode"] for one in explained["shadow"]["covering"]] == ["shadow"]
+    assert any("list withdraw has expired: " in note for note in explained["withdraw"]["notes"])
+    assert explained["keep"]["notes"] == []
     listed = subject.cli("source list", as_json=False)
     assert listed.code == 1
     assert "list withdraw has expired: not fetched since " in listed.stdout
