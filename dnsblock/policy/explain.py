@@ -6,9 +6,9 @@ from typing import TypedDict
 
 from dnsblock._engine import Covering
 from dnsblock.config import Config
+from dnsblock.lists.lists import Lists
 from dnsblock.names import suffixes
 from dnsblock.orders.allowances import about
-from dnsblock.lists.lists import Lists
 from dnsblock.orders.life import InForce
 from dnsblock.policy.allowed import AllowedName, shown
 from dnsblock.policy.snapshot import Policy
