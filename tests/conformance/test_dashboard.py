@@ -1,5 +1,6 @@
 """Every expression of the dashboard and of the alerts, in a real Prometheus that scrapes a busy daemon."""
 
+import base64
 import json
 import re
 import socket
@@ -14,6 +15,7 @@ from unit.https_server import Authority, Server
 
 from .harness import Subject
 from .issuing import CLIENTS, ZONES, IssuersApi
+from .landing import OPTIONS as LANDING
 from .lists import ANY_CHANGE, NO_PROXY, Feed, text_of
 from .orders import block, stamp
 from .prometheus import Prometheus
@@ -66,6 +68,15 @@ LISTED = ["listed.example", "no name", "co.id", "||adv.example^$client=192.0.2.1
 ASKED = ("ordered.example", "listed.example", "fed.example", "n0.example", "planned.example", "free.example")
 
 
+# Nothing listens there, so its events wait.
+WEBHOOK = {
+    "name": "hook",
+    "issuer": "ministry.example",
+    "url": "https://127.0.0.1:1/",
+    "secret_file": "hook.secret",
+}
+
+
 class Traffic:
     """Queries of every kind until it is closed: for blocked, forwarded and cached names, over UDP and TCP."""
 
@@ -108,6 +119,7 @@ def busy(
             zone_from(primary.address, name="transferred.example"),
         ]
         (folder / "copies").mkdir()
+        (folder / "hook.secret").write_text(f"whsec_{base64.b64encode(bytes(32)).decode()}\n")
         api = IssuersApi(subject, authority, client_authority)
         api.start(
             CLIENTS,
@@ -119,6 +131,8 @@ def busy(
             cache={"size_mb": 4},
             ledger={"checkpoints": {"folder": "copies"}},
             exports=[{"file": "names.txt", "format": "text"}],
+            landing=LANDING,
+            webhooks=[WEBHOOK],
         )
         prometheus = Prometheus(folder / "prometheus", ALERTS, subject.ready["metrics"])
         stack.callback(prometheus.close)
