@@ -14,7 +14,7 @@ from dnsblock.cli import main
 from . import commands, interface, options
 
 ROOT = Path(__file__).parents[2]
-PLACE = re.compile(r"<!-- generated: ([\w-]+) -->")
+PLACE = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)  # on a line of its own
 
 # The pages of each reader, in the order of the navigation.
 NAVIGATION = {
