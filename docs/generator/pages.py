@@ -25,7 +25,6 @@ NAVIGATION = {
         "docs/console",
         "docs/dashboard",
         "docs/dnstap",
-        "docs/landing",
         "docs/lists",
         "docs/guards",
         "docs/policy-zones",
