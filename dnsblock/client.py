@@ -1,4 +1,4 @@
-"""The client of the control API: all commands except `serve` and `check` use it.
+"""The client of a running daemon, for programs and for all commands except `serve` and `check`.
 
 A person waits for each command, and a container health check runs one every 30 seconds. So this module
 imports nothing slow (pydantic, httpx).
@@ -7,15 +7,14 @@ imports nothing slow (pydantic, httpx).
 import contextlib
 import json
 import os
-import socket
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from dnsblock.endpoints import ControlSocket, Remote
 from dnsblock.errors import DaemonUnreachable, PartlyRefused, Problem, Refused, printable
 
 MAX_CANDIDATE_BYTES = 64 << 20  # of an order document or a list for `impact`
@@ -28,6 +27,7 @@ MAX_SERIAL = (1 << 32) - 1  # of an SOA record
 TIMEOUT_SECONDS = 30.0
 # For requests that compile lists or search the history: ten million names take a while.
 LONG_TIMEOUT_SECONDS = 600.0
+EVENTS_SECONDS = 60.0  # without an event or a heartbeat
 BUSY_SECONDS = 2.0  # to ask a daemon that timed out what it is doing
 
 
@@ -76,10 +76,37 @@ def order_path(issuer: str, number: str) -> str:
 
 
 class Client:
-    """A client for the control socket at `path`. All methods raise `DaemonUnreachable`."""
+    """A client of one daemon: by its control socket, or as `Remote` by its HTTPS API.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Results are JSON objects, which docs/openapi.json describes; times are RFC 3339 in UTC. All methods raise
+    `DaemonUnreachable`, and `Refused` with all problems for a request that is not carried out.
+    """
+
+    def __init__(self, place: Path | Remote) -> None:
+        self._place = place if isinstance(place, Remote) else ControlSocket(place)
+
+    def is_ready(self) -> bool:
+        """Whether queries are answered by a policy. No credentials are needed."""
+        with contextlib.closing(self._place.open(TIMEOUT_SECONDS)) as connection:
+            try:
+                connection.request("GET", "/readyz")
+                return _is_success(connection.getresponse())
+            except (OSError, HTTPException) as err:
+                raise DaemonUnreachable(self._place.why_unreachable(err)) from err
+
+    def snapshot(self) -> dict[str, Any]:
+        """The content that is enforced, and since when."""
+        return self._ask("GET", "/v1/snapshot")
+
+    def events(self, after: int | None = None) -> Iterator[dict[str, Any]]:
+        """Follows the records of the ledger after one, or from now on, until the stream ends.
+
+        The daemon ends a stream after an hour: continue with the `n` of the last record as `after`.
+        """
+        target = "/v1/events" if after is None else f"/v1/events?after={after}"
+        for line in self._stream(target, EVENTS_SECONDS):
+            if line.startswith(b"data: "):
+                yield json.loads(line[6:])
 
     def status(self) -> dict[str, Any]:
         """The enforced snapshot, and the state of the daemon."""
@@ -252,17 +279,20 @@ class Client:
         """The policy zones as a file, in pieces. Raises `Refused`."""
         asked = {"format": kind, "zones": ",".join(zones), "origin": origin}
         params = {key: value for key, value in asked.items() if value}
-        target = f"/v1/export?{urlencode(params)}"
+        return self._stream(f"/v1/export?{urlencode(params)}", LONG_TIMEOUT_SECONDS, by_line=False)
+
+    def _stream(self, target: str, timeout: float, *, by_line: bool = True) -> Iterator[bytes]:
+        """The body of a long response, by lines or in pieces."""
         try:
-            with contextlib.closing(_Connection(self._path, LONG_TIMEOUT_SECONDS)) as connection:
-                connection.request("GET", target)
+            with contextlib.closing(self._place.open(timeout)) as connection:
+                connection.request("GET", target, headers=self._place.headers)
                 response = connection.getresponse()
                 if not _is_success(response):
                     raise self._failure(response, _read(response))
-                while piece := response.read1(PIECE_BYTES):
+                while piece := response.readline() if by_line else response.read1(PIECE_BYTES):
                     yield piece
         except (OSError, HTTPException, ValueError, RecursionError) as err:
-            raise DaemonUnreachable(self._why_unreachable(err)) from err
+            raise DaemonUnreachable(self._place.why_unreachable(err)) from err
 
     def _ask(
         self,
@@ -274,10 +304,10 @@ class Client:
         kind: str | None = None,
         timeout: float = TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
-        headers = {} if kind is None else {"Content-Type": kind}
+        headers = self._place.headers | ({} if kind is None else {"Content-Type": kind})
         target = f"{path}?{urlencode(params)}" if params else path
         try:
-            with contextlib.closing(_Connection(self._path, timeout)) as connection:
+            with contextlib.closing(self._place.open(timeout)) as connection:
                 # A server may respond without reading the whole body.
                 with contextlib.suppress(BrokenPipeError):
                     connection.request(method, target, body=content, headers=headers)
@@ -285,11 +315,11 @@ class Client:
                 answer = _read(response)
         except TimeoutError as err:
             raise DaemonUnreachable(
-                f"the daemon at {self._path} did not respond within {timeout:g} s: it is busy{self._work()}; "
-                "try again, or see its log"
+                f"the daemon at {self._place} did not respond within {timeout:g} s: "
+                f"it is busy{self._work()}; try again, or see its log"
             ) from err
         except (OSError, HTTPException, ValueError, RecursionError) as err:
-            raise DaemonUnreachable(self._why_unreachable(err)) from err
+            raise DaemonUnreachable(self._place.why_unreachable(err)) from err
         if not (_is_success(response) or "documents" in answer):
             raise self._failure(response, answer)
         return answer
@@ -299,7 +329,7 @@ class Client:
         if 400 <= response.status < 500 and isinstance(why, str):
             return Refused([Problem("dnsblock", None, "", why)])
         failure = f"failed to respond (HTTP {response.status}): {why or answer}"
-        return DaemonUnreachable(printable(f"the daemon at {self._path} {failure}"))
+        return DaemonUnreachable(printable(f"the daemon at {self._place} {failure}"))
 
     def _work(self) -> str:
         """The current work of a daemon that timed out, if it still reports that."""
@@ -307,52 +337,14 @@ class Client:
         with contextlib.suppress(
             OSError, HTTPException, ValueError, RecursionError, Refused, LookupError, TypeError
         ):
-            with contextlib.closing(_Connection(self._path, BUSY_SECONDS)) as connection:
-                connection.request("GET", "/v1/work")
+            with contextlib.closing(self._place.open(BUSY_SECONDS)) as connection:
+                connection.request("GET", "/v1/work", headers=self._place.headers)
                 work = _read(connection.getresponse())
             fetching = [f"fetching list {printable(str(zone))}" for zone in work["fetching"]]
             reading = [] if work["reading"] is None else ["reading lists"]
             if doing := ", ".join([*fetching, *reading]):
                 return f" with {doing}"
         return ""
-
-    def _why_unreachable(self, err: Exception) -> str:
-        match err:
-            case FileNotFoundError() | ConnectionRefusedError():
-                reason, advice = "no daemon is listening", "start it, or give its configuration with -c"
-            case PermissionError():
-                reason = "permission denied"
-                advice = "run this as root, as the user of dnsblock, or as a member of its group"
-            case ConnectionError() | RemoteDisconnected():
-                reason, advice = (
-                    "the daemon closed the connection",
-                    "see its log, and check that it is running",
-                )
-            case OSError():
-                reason, advice = "cannot connect", "check that `control` is the socket of the daemon"
-            case _:
-                reason = "the response is not from dnsblock, or from another version of it"
-                advice = "restart the daemon, or give its configuration with -c"
-        return printable(f"{self._path}: {reason} ({err}): {advice}")
-
-
-class _Connection(HTTPConnection):
-    """A connection to a Unix socket."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("dnsblock", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Blocking, with a timeout of the kernel: a full backlog would be an error (EAGAIN) otherwise.
-        waits = struct.pack("@ll", int(self.timeout or 0), int((self.timeout or 0) % 1 * 1e6))
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, waits)
-        try:
-            self.sock.connect(str(self._path))
-        except BlockingIOError as err:
-            raise TimeoutError("too many other connections") from err
-        self.sock.settimeout(self.timeout)
 
 
 def _is_success(response: HTTPResponse) -> bool:

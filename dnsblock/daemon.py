@@ -23,6 +23,7 @@ from dnsblock.errors import Refused, as_refused
 from dnsblock.exports import Exports
 from dnsblock.http.api import control_app
 from dnsblock.http.connections import connections_of
+from dnsblock.http.health import with_health
 from dnsblock.http.issuers import Gate, issuers_app
 from dnsblock.http.metrics import Metrics, metrics_app
 from dnsblock.http.series import Series
@@ -360,7 +361,7 @@ def _apps(daemon: Daemon) -> dict[str, Callable[[], Any]]:
         return console_app(daemon, daemon.console)
 
     return {
-        "metrics": lambda: metrics_app(daemon.metrics),
+        "metrics": lambda: with_health(daemon, metrics_app(daemon.metrics)),
         "api": lambda: BesideApi(daemon, issuers_app(daemon, daemon.gate), console),
         "console": console,
     }
@@ -388,8 +389,9 @@ def _hooks_of(daemon: Daemon) -> Hooks:
 @contextlib.asynccontextmanager
 async def _servers(daemon: Daemon) -> AsyncIterator[None]:
     """Runs control API, metrics, issuers' API and console."""
+    app = control_app(daemon, daemon.gate.streams)
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(serve(control_app(daemon), daemon.control, daemon.http["control"]))
+        await stack.enter_async_context(serve(app, daemon.control, daemon.http["control"]))
         for listener in daemon.listeners.values():
             await stack.enter_async_context(listener)
         stack.callback(daemon.gate.streams.end)

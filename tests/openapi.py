@@ -1,4 +1,4 @@
-"""Writes docs/openapi.json, the description of the issuers' API (`make openapi`), or prints it with `-`.
+"""Writes docs/openapi.json and the table in docs/api.md (`make openapi`), or prints the JSON with `-`.
 
 The models are those of the handlers, so the schemas cannot differ from the responses.
 """
@@ -6,203 +6,133 @@ The models are those of the handlers, so the schemas cannot differ from the resp
 import json
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from openapi_pydantic import OpenAPI
 from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema_class
+from operations import OPERATIONS, ROLES, Operation
 
 from dnsblock import __version__
 from dnsblock.http import models
 from dnsblock.http.answers import TITLES
-from dnsblock.http.issuers import MAX_BODY_BYTES, MAX_DOCUMENTS
-from dnsblock.http.orders import DEFAULT_PAGE, MAX_PAGE
-from dnsblock.orders.life import StateName
+from dnsblock.http.models_queries import MAX_EVENT, Query
 
-PAGE = Path(__file__).parents[1] / "docs" / "openapi.json"
-ORDER_PATH = "/v1/orders/{issuer}/{number}"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, REFERENCE = DOCS / "openapi.json", DOCS / "api.md"
+BEGIN, END = "<!-- `make openapi` writes this table -->\n", "<!-- end of the table -->\n"
 
-
-def answer(
-    text: str, model: type[models.Model] | None = None, kind: str = "application/json"
-) -> dict[str, Any]:
-    """A response."""
-    if model is None:
-        return {"description": text}
-    return {"description": text, "content": {kind: {"schema": PydanticSchema(schema_class=model)}}}
-
-
-def problems(*statuses: int) -> dict[str, Any]:
-    """The errors of an operation."""
-    texts = {
-        400: "The request is malformed.",
-        401: "No valid token and no known client certificate.",
-        403: "The client lacks the role, or the orders are of other issuers.",
-        404: "There is no such order, or it is of another issuer.",
-        408: "The body did not arrive in time.",
-        409: "There is no such event.",
-        413: "The body, the signatures or the number of documents is too large.",
-        415: "The body is not a form.",
-        422: "A value is invalid; or every document is refused, each with its problems.",
-        503: "Nothing can be accepted now, or too many requests at once. Try again.",
-    }
-    kind = "application/problem+json"
-    return {str(one): answer(texts[one], models.ProblemDetails, kind) for one in statuses}
-
-
-def parameter(name: str, text: str, schema: dict[str, Any], place: str = "query") -> dict[str, Any]:
-    return {"name": name, "in": place, "description": text, "required": place == "path", "schema": schema}
-
-
-ORDER_PARAMETERS = [
-    parameter("issuer", "The issuer.", {"type": "string"}, "path"),
-    parameter("number", "The `order_id`, percent-encoded: `84%2F2017`.", {"type": "string"}, "path"),
-]
-EVENT = """id: 17
-event: accepted
-data: {"n":17,"at":"2026-11-29T23:00:00+00:00","kind":"accepted","issuer":"a.example","order_id":"84/2017"}
-
-"""
-FORM = {
-    "type": "object",
-    "required": ["document"],
-    "properties": {
-        "document": {
-            "type": "array",
-            "items": {"type": "string", "contentMediaType": "application/octet-stream"},
-            "minItems": 1,
-            "maxItems": MAX_DOCUMENTS,
-            "description": "An order document, sent as a file. Its name appears in the verdict.",
-        },
-        "signatures": {
-            "type": "array",
-            "items": {"type": "string", "contentMediaType": "application/octet-stream"},
-            "description": "The signatures (SSHSIG) of the document before this part.",
-        },
-        "entries": {
-            "type": "array",
-            "items": {"type": "string", "contentMediaType": "application/octet-stream"},
-            "description": "The entries file of the document before this part.",
-        },
-    },
+ALWAYS = {
+    400: "The request is malformed.",
+    401: "No valid token and no known client certificate.",
+    403: "The client lacks the role, or the orders are of other issuers.",
+}
+PLACES = {
+    "issuer": "The issuer.",
+    "number": "The `order_id`, percent-encoded: `84%2F2017`.",
+    "name": "The zone of the list.",
 }
 
 
-def submit() -> dict[str, Any]:
+def described(
+    text: str, kind: str, model: type[models.Model] | None, example: str | None = None
+) -> dict[str, Any]:
+    """A response."""
+    schema: Any = {"type": "string"} if model is None else PydanticSchema(schema_class=model)
     return {
-        "operationId": "submitOrders",
-        "summary": "Submits order documents.",
-        "description": "Responds when the accepted ones are durable and in force. "
-        f"To submit a document again is safe. The body has at most {MAX_BODY_BYTES:,} bytes.",
-        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM}}},
-        "responses": {
-            "200": answer("Every document was known; nothing has changed.", models.Submission),
-            "201": answer("At least one document is new. Others may be refused.", models.Submission),
-            **problems(400, 401, 403, 408, 413, 415, 422, 503),
-        },
+        "description": text,
+        "content": {kind: {"schema": schema} | ({} if example is None else {"example": example})},
     }
 
 
-def list_orders() -> dict[str, Any]:
-    return {
-        "operationId": "listOrders",
-        "summary": "Lists the orders of the client's issuers.",
-        "parameters": [
-            parameter("issuer", "Only of this issuer.", {"type": "string", "maxLength": 63}),
-            parameter("number", "Only with this `order_id`.", {"type": "string", "maxLength": 200}),
-            parameter("state", "Only in this state.", {"type": "string", "enum": list(get_args(StateName))}),
-            parameter(
-                "limit",
-                "Orders in the response.",
-                {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
-            ),
-            parameter(
-                "offset",
-                "Counts from the first order. Without it: the last ones.",
-                {"type": "integer", "minimum": 0},
-            ),
-        ],
-        "responses": {
-            "200": answer("In the sequence of the ledger.", models.OrderPage),
-            **problems(401, 403, 422),
-        },
+def responses(one: Operation) -> dict[str, Any]:
+    """All responses of an operation, by status."""
+    found = {
+        str(status): described(text, one.kind, model, one.example)
+        for status, (text, model) in one.answers.items()
     }
+    problems = one.problems if one.role is None else ALWAYS | one.problems
+    for status, text in sorted(problems.items()):
+        found[str(status)] = described(text, "application/problem+json", models.ProblemDetails)
+    return found
 
 
-def show_order() -> dict[str, Any]:
-    schema = {"type": "string", "enum": ["first", "all"], "default": "first"}
-    entries = parameter("entries", "The first 1,000 entries, or up to 100,000.", schema)
-    return {
-        "operationId": "showOrder",
-        "summary": "Shows one order.",
-        "parameters": [*ORDER_PARAMETERS, entries],
-        "responses": {
-            "200": answer("Everything about the order.", models.Order),
-            **problems(400, 401, 403, 404, 422),
-        },
+def parameters(one: Operation) -> list[dict[str, Any]]:
+    """The parameters in the path, the query and the headers."""
+    found = [
+        {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string"}}
+        for name, text in PLACES.items()
+        if f"{{{name}}}" in one.path
+    ]
+    found += [] if one.query is None else query_parameters(one.query)
+    if one.id == "followEvents":
+        number = {"type": "integer", "minimum": 0, "maximum": MAX_EVENT - 1}
+        text = "The last event that was received."
+        found.append({"name": "Last-Event-ID", "in": "header", "description": text, "schema": number})
+    return found
+
+
+def query_parameters(model: type[Query]) -> list[dict[str, Any]]:
+    """The parameters of a query, from the schema of its model."""
+    whole = model.model_json_schema()
+    found = []
+    for name, schema in whole["properties"].items():
+        options = [option for option in schema.get("anyOf", [schema]) if option != {"type": "null"}]
+        (own,) = options
+        own = {key: value for key, value in own.items() if key not in ("title", "description")}
+        if own.get("format") == "ipvanyaddress":
+            own = {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+        if schema.get("default") is not None:
+            own["default"] = schema["default"]
+        text = schema.get("description") or options[0].get("description") or ""
+        found.append(
+            {
+                "name": name,
+                "in": "query",
+                "required": name in whole.get("required", ()),
+                **({"description": text} if text else {}),
+                "schema": own,
+            }
+        )
+    return found
+
+
+def operation(one: Operation) -> dict[str, Any]:
+    """An operation. Its role is that of the security requirement (OpenAPI 3.1, section 4.8.30)."""
+    needed = "No credentials are needed." if one.role is None else f"The role `{one.role}` is needed."
+    security = [] if one.role is None else [{"token": [one.role]}, {"certificate": [one.role]}]
+    found: dict[str, Any] = {
+        "operationId": one.id,
+        "tags": [one.tag],
+        "summary": one.summary[0].upper() + one.summary[1:],
+        "description": f"{needed} {one.description}".strip(),
+        "parameters": parameters(one),
+        "responses": responses(one),
+        "security": security,
     }
-
-
-def receipt() -> dict[str, Any]:
-    return {
-        "operationId": "signReceipt",
-        "summary": "Signs a receipt of the present state of an order.",
-        "description": "The receipt is recorded in the ledger. `ssh-keygen -Y verify` checks it.",
-        "parameters": ORDER_PARAMETERS,
-        "responses": {
-            "200": answer("The receipt.", models.SignedReceipt),
-            **problems(400, 401, 403, 404, 503),
-        },
-    }
-
-
-def events() -> dict[str, Any]:
-    last = parameter("Last-Event-ID", "The last event that was received.", {"type": "integer"}, "header")
-    after = parameter("after", "Only events after this one; 0: all.", {"type": "integer", "minimum": 0})
-    stream = {
-        "description": "Server-sent events. The data of each is one line of JSON.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENT}},
-    }
-    return {
-        "operationId": "followEvents",
-        "summary": "Follows the records of the ledger about the client's issuers.",
-        "description": "Without Last-Event-ID and `after`: new events only.",
-        "parameters": [last, after],
-        "responses": {"200": stream, **problems(400, 401, 403, 409, 422, 503)},
-    }
-
-
-def snapshot() -> dict[str, Any]:
-    return {
-        "operationId": "getSnapshot",
-        "summary": "The content that this instance enforces, and since when",
-        "description": "`dnsblock fleet status` compares it between instances. The role `read` is needed.",
-        "responses": {"200": answer("The instance.", models.Instance), **problems(400, 401, 403, 503)},
-    }
+    if one.body is not None:
+        found["requestBody"] = {"required": one.is_body_required, "content": one.body}
+    return found
 
 
 def description() -> dict[str, Any]:
     """The whole document."""
-    codes = ", ".join(TITLES)
+    paths: dict[str, Any] = {}
+    for one in OPERATIONS:
+        paths.setdefault(one.path, {})[one.method] = operation(one)
     api = OpenAPI.model_validate(
         {
             "info": {
-                "title": "dnsblock: the issuers' API",
+                "title": "dnsblock: the API",
                 "version": __version__,
-                "description": "Authorities push signed orders and read their state. "
-                "HTTPS with TLS 1.3 only. See docs/api.md. "
-                f"Errors are problem details (RFC 9457); their codes are: {codes}.",
+                "description": "Authorities push signed orders and read their state. The provider's staff "
+                "read and change everything else. HTTPS with TLS 1.3 only. See docs/api.md. "
+                f"A client has one or more of these roles: {', '.join(ROLES)}. "
+                f"Errors are problem details (RFC 9457); their codes are: {', '.join(TITLES)}.",
             },
             "servers": [
                 {"url": "https://dnsblock.example:8443", "description": "The instance of a provider."}
             ],
-            "security": [{"token": []}, {"certificate": []}],
-            "paths": {
-                "/v1/orders": {"post": submit(), "get": list_orders()},
-                ORDER_PATH: {"get": show_order()},
-                f"{ORDER_PATH}/receipt": {"get": receipt()},
-                "/v1/events": {"get": events()},
-                "/v1/snapshot": {"get": snapshot()},
-            },
+            "paths": paths,
             "components": {
                 "securitySchemes": {
                     "token": {"type": "http", "scheme": "bearer"},
@@ -220,5 +150,27 @@ def text() -> str:
     return json.dumps(description(), indent=1, ensure_ascii=False) + "\n"
 
 
+def table() -> str:
+    """The table of requests."""
+    rows = ["| request | role | response |", "|---|---|---|"]
+    for one in OPERATIONS:
+        path = one.path.replace("{issuer}", "ISSUER").replace("{number}", "NUMBER").replace("{name}", "ZONE")
+        given = [] if one.query is None else [f"`{name}`" for name in one.query.model_fields]
+        shown = f": {', '.join(given)}" if given else ""
+        role = "none" if one.role is None else f"`{one.role}`"
+        rows.append(f"| `{one.method.upper()} {path}` | {role} | {one.summary}{shown} |")
+    return "\n".join(rows) + "\n"
+
+
+def page(current: str) -> str:
+    """The text of docs/api.md with the current table."""
+    before, rest = current.split(BEGIN)
+    return before + BEGIN + "\n" + table() + "\n" + END + rest.split(END)[1]
+
+
 if __name__ == "__main__":
-    sys.stdout.write(text()) if "-" in sys.argv[1:] else PAGE.write_text(text())
+    if "-" in sys.argv[1:]:
+        sys.stdout.write(text())
+    else:
+        PAGE.write_text(text())
+        REFERENCE.write_text(page(REFERENCE.read_text()))

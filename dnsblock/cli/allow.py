@@ -55,8 +55,8 @@ def allow(
 ) -> None:
     """Exempt NAME from all lists until a time. Without NAME, show the exceptions in force.
 
-    It takes effect at once, and ends automatically at the given second. A list still blocks a longer name that it
-    has an entry for. An order is never overridden: if one blocks NAME, the command shows which.
+    It takes effect at once, and ends automatically at the given second. A list still blocks a longer name
+    that it has an entry for. An order is never overridden: if one blocks NAME, the command shows which.
 
     Exit code 1 if NAME is still blocked, or, without NAME, if there is no exception.
     """

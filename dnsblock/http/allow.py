@@ -2,16 +2,18 @@
 
 import asyncio
 from datetime import UTC
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from dnsblock.errors import Problem, Refused
-from dnsblock.http.answers import ApiError, asked, not_a_name, principal_of, refused, view_of
+from dnsblock.http.answers import ApiError, answer, asked, not_a_name, refused
+from dnsblock.http.callers import Identify, view_of
 from dnsblock.http.control import Control, View
+from dnsblock.http.models_operations import Allowance, AllowedNames
+from dnsblock.http.models_queries import AllowQuery
 from dnsblock.names import NameRefused, canonical
 from dnsblock.orders.facts import Allowed
 from dnsblock.policy.allowed import shown
@@ -19,47 +21,38 @@ from dnsblock.policy.explain import Explanation
 from dnsblock.times import NOT_A_TIME, moment
 
 
-class Allow(BaseModel):
-    """The query of POST /v1/allow."""
-
-    name: Annotated[str, Field(max_length=1024)]
-    match: Literal["exact", "subtree", "below"] = "subtree"
-    until: Annotated[str, Field(max_length=64)] | None = None  # None: ends it now
-    reason: Annotated[str, Field(min_length=1, max_length=1000)]
-
-
-def allow_routes(control: Control) -> list[Route]:
+def allow_routes(control: Control, identify: Identify) -> list[Route]:
     """`/v1/allow`."""
 
-    async def get_allowed(request: Request) -> JSONResponse:
+    async def get_allowed(request: Request) -> Response:
         """The allowances in force."""
-        view = await view_of(control, request)
+        view = await view_of(control, identify, request)
         allowed = view.publisher.policy.allowed
         found = () if allowed is None else allowed.allowances
-        return JSONResponse(
-            {"allowed": [shown(one) for one in found], "time_zone": view.config.time_zone.key}
-        )
+        facts = {"allowed": [shown(one) for one in found], "time_zone": view.config.time_zone.key}
+        return answer(AllowedNames, facts)
 
-    async def post_allow(request: Request) -> JSONResponse:
+    async def post_allow(request: Request) -> Response:
         """Exempts a name from lists, and responds when that is served. Refused if only orders block it."""
-        query, view = asked(request, Allow), await view_of(control, request)
+        by, query = (await identify(request, "operate")).principal, asked(request, AllowQuery)
+        view = control.view(by)
         fact = _fact(query, view)
         before = await asyncio.to_thread(view.explain, fact.name)
         try:
             if query.until is not None:
                 _check_orders(before)
-            served = await control.actions.allow(await principal_of(request), fact)
+            served = await control.actions.allow(by, fact)
         except Refused as err:
-            return refused(err)
+            raise refused(err) from err
         after = await asyncio.to_thread(view.explain, fact.name)
         facts: dict[str, Any] = {"name": fact.name, "match": fact.match, "until": fact.until}
         facts |= {"before": before, "after": after, "served": served.facts()}
-        return JSONResponse(facts | {"time_zone": view.config.time_zone.key})
+        return answer(Allowance, facts | {"time_zone": view.config.time_zone.key})
 
     return [Route("/v1/allow", get_allowed), Route("/v1/allow", post_allow, methods=["POST"])]
 
 
-def _fact(query: Allow, view: View) -> Allowed:
+def _fact(query: AllowQuery, view: View) -> Allowed:
     """Raises `ApiError`."""
     now = view.publisher.recorder.now()
     try:

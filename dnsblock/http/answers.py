@@ -1,4 +1,4 @@
-"""Request parsing and responses shared by the control API and the issuers' API.
+"""Request parsing and responses shared by all routes.
 
 Errors are problem details (RFC 9457): `code` and `problems` are for programs, `detail` is for people.
 """
@@ -6,22 +6,24 @@ Errors are problem details (RFC 9457): `code` and `problems` are for programs, `
 import asyncio
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from dnsblock import times
 from dnsblock.change import Served
-from dnsblock.errors import PartlyRefused, Problem, Refused
+from dnsblock.errors import PartlyRefused, Problem, Refused, printable
 from dnsblock.http.connections import BODY_SECONDS
-from dnsblock.http.control import Control, View
+from dnsblock.http.models import Model
+from dnsblock.http.models_operations import Published
 from dnsblock.log import fault
 from dnsblock.principal import Principal
 
@@ -49,7 +51,7 @@ TITLES = {
 }
 OF_STATUS = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
-Model = TypeVar("Model", bound=BaseModel)
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 class ApiError(HTTPException):
@@ -62,19 +64,31 @@ class ApiError(HTTPException):
         detail: str,
         problems: Iterable[Problem] = (),
         headers: Mapping[str, str] | None = None,
+        *,
+        served: Mapping[str, Any] | None = None,
     ) -> None:
+        """`served`: the snapshot in force, if everything else in the request was carried out."""
         super().__init__(status, detail, headers)
         self.code = code
         self.problems = tuple(problems)
+        self.served = served
 
 
-def asked(request: Request, model: type[Model]) -> Model:
-    """Parses the query string of a request. Raises `ApiError` with the problems."""
+def asked(request: Request, model: type[Parsed], *, only: Collection[str] | None = None) -> Parsed:
+    """Parses the query string of a request. Raises `ApiError` with the problems.
+
+    `only`: the parameters that are read; all others are ignored.
+    """
+    given = request.query_params
+    if only is not None:
+        given = QueryParams([(key, value) for key, value in given.multi_items() if key in only])
+    if len(given) != len(given.multi_items()):
+        raise ApiError(422, "INVALID", "a parameter is repeated: give each once")
     try:
-        return model.model_validate(dict(request.query_params))
+        return model.model_validate(dict(given))
     except ValidationError as err:
-        wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in err.errors())
-        raise ApiError(422, "INVALID", wrong) from err
+        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in err.errors())
+        raise ApiError(422, "INVALID", printable(wrong)) from err
 
 
 def not_a_name(err: Exception) -> ApiError:
@@ -108,23 +122,19 @@ def _look_up(uid: int, lookup: Future[Principal]) -> None:
     lookup.set_result(found)
 
 
-async def view_of(control: Control, request: Request) -> View:
-    """The readable state, for the sender of a request."""
-    return control.view(await principal_of(request))
-
-
 async def body(request: Request, file: str, max_bytes: int) -> bytes:
-    """The body of a request, with a limit of size and time. Raises `Refused`."""
+    """The body of a request, with a limit of size and time. Raises `ApiError`."""
     data = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 data += part
                 if len(data) > max_bytes:
-                    raise Refused([Problem(file, None, "", f"TOO_LARGE: larger than {max_bytes:,} bytes")])
+                    reason = f"TOO_LARGE: larger than {max_bytes:,} bytes"
+                    raise ApiError(413, "TOO_LARGE", reason, [Problem(file, None, "", reason)])
     except TimeoutError as err:
         reason = f"TOO_SLOW: did not come within {BODY_SECONDS:.0f} seconds"
-        raise Refused([Problem(file, None, "", reason)]) from err
+        raise ApiError(408, "TOO_SLOW", reason, [Problem(file, None, "", reason)]) from err
     return bytes(data)
 
 
@@ -171,7 +181,11 @@ async def improper(request: Request, err: Exception) -> JSONResponse:
         if is_known
         else f"this version of dnsblock has no {request.method} {request.scope['path']}"
     )
-    more = {"problems": Refused(err.problems).as_json()} if isinstance(err, ApiError) and err.problems else {}
+    more: dict[str, Any] = {}
+    if isinstance(err, ApiError) and err.problems:
+        more["problems"] = Refused(err.problems).as_json()
+    if isinstance(err, ApiError) and err.served is not None:
+        more["served"] = err.served
     headers = {"allow": _methods(request)} if err.status_code == 405 else err.headers
     return problem_details(err.status_code, code_of(err), reason, headers=headers, **more)
 
@@ -191,19 +205,27 @@ async def failed(request: Request, err: Exception) -> JSONResponse:
     return problem_details(500, "INTERNAL", reason)
 
 
-def refused(err: Refused, status: int = 409) -> JSONResponse:
-    """The response for refused input: the reasons, and what is served if everything else was done."""
-    facts = {"served": err.served} if isinstance(err, PartlyRefused) else {}
+def refused(err: Refused) -> ApiError:
+    """The error for refused input: the reasons, and the snapshot in force if everything else was done."""
+    served = err.served if isinstance(err, PartlyRefused) else None
     detail = "; ".join(one.reason for one in err.problems[:1]) or "refused"
-    return problem_details(status, "REFUSED", detail, problems=err.as_json(), **facts)
+    return ApiError(409, "REFUSED", printable(detail), err.problems, served=served)
 
 
 # ------- Results
 
 
-def served(done: Served) -> JSONResponse:
-    """The response after a publish: the serial now served, and the changes."""
-    return JSONResponse(done.facts())
+def answer(model: type[Model], facts: Mapping[str, Any]) -> Response:
+    """The response with these facts, as the model describes them."""
+    return model.model_validate(facts).response()
+
+
+async def changed(publish: Awaitable[Served]) -> Response:
+    """The response after a publish: the serial now served and the changes, or the refusal."""
+    try:
+        return answer(Published, (await publish).facts())
+    except Refused as err:
+        raise refused(err) from err
 
 
 def utc(time: datetime | None) -> str | None:

@@ -1,14 +1,13 @@
-"""The control API of a running daemon, for the command line."""
+"""All routes of the API, and the application behind the control socket."""
 
 import asyncio
 import os
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field, IPvAnyAddress
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -16,23 +15,20 @@ from dnsblock import __version__
 from dnsblock.client import MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS
 from dnsblock.errors import Refused, printable
 from dnsblock.http.allow import allow_routes
-from dnsblock.http.answers import (
-    asked,
-    failed,
-    improper,
-    not_a_name,
-    principal_of,
-    refused,
-    served,
-    utc,
-    view_of,
-)
-from dnsblock.http.callers import local_caller
+from dnsblock.http.answers import answer, asked, changed, failed, improper, not_a_name, utc
+from dnsblock.http.callers import Identify, local_caller, view_of
 from dnsblock.http.control import Control, View
+from dnsblock.http.events import Streams, events_routes
 from dnsblock.http.exports import export_routes
+from dnsblock.http.health import health_routes
 from dnsblock.http.impact import impact_routes
+from dnsblock.http.instance import snapshot_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.http.log import log_routes
+from dnsblock.http.models_operations import Purged
+from dnsblock.http.models_policy import WhyAnswer
+from dnsblock.http.models_queries import PurgeQuery, WhyQuery
+from dnsblock.http.models_status import Status, Work
 from dnsblock.http.order_check import order_check_routes
 from dnsblock.http.orders import Site, operator_routes, orders_routes
 from dnsblock.http.paths import RawPath
@@ -47,91 +43,81 @@ from dnsblock.policy.explain import Address
 from dnsblock.policy.past import not_enforced
 from dnsblock.policy.recorder import facts_of_ledger
 
-
-class Why(BaseModel):
-    """The query of GET /v1/why."""
-
-    name: Annotated[str, Field(max_length=1024)]
-    at: Annotated[str, Field(max_length=64)] | None = None
-    known_at: Annotated[str, Field(max_length=64)] | None = None
-    client: IPvAnyAddress | None = None
-
-
-class Purge(BaseModel):
-    """The query of POST /v1/cache/purge."""
-
-    name: Annotated[str, Field(max_length=1024)] | None = None
-    below: bool = False
-
-
 # The orders of all issuers on a new server may come in one request.
 LIMITS = Limits(MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS, large=1)
-SITE = Site(local_caller, LIMITS, lambda _: None)
 
 
-def control_app(control: Control) -> ASGIApp:
+def control_app(control: Control, streams: Streams) -> ASGIApp:
     """The application behind the control socket. Permission to open the socket allows every request."""
-
-    async def get_status(request: Request) -> JSONResponse:
-        return JSONResponse(status(await view_of(control, request)))
-
-    async def get_work(request: Request) -> JSONResponse:
-        return JSONResponse(work(await view_of(control, request)))
-
-    async def post_reload(request: Request) -> JSONResponse:
-        """Responds when the new snapshot is in force, or with the problems."""
-        try:
-            return served(await control.actions.reload(await principal_of(request)))
-        except Refused as err:
-            return refused(err)
-
-    async def get_why(request: Request) -> JSONResponse:
-        why, view = asked(request, Why), await view_of(control, request)
-        if why.at is not None or why.known_at is not None:
-            return await explain_at(view, why.name, why.at, why.known_at)
-        try:
-            return JSONResponse(await asyncio.to_thread(why_now, view, why.name, why.client))
-        except NameRefused as err:
-            raise not_a_name(err) from err
-
-    async def post_purge(request: Request) -> JSONResponse:
-        """Purges a name from the cache, or without a name the whole cache."""
-        purge = asked(request, Purge)
-        try:
-            name = None if purge.name is None else canonical(purge.name)
-        except NameRefused as err:
-            raise not_a_name(err) from err
-        by = await principal_of(request)
-        purged = await asyncio.to_thread(control.actions.purge, by, name, purge.below)
-        return JSONResponse({"purged": purged})
-
+    site = Site(local_caller, LIMITS, lambda _: None)
     app = Starlette(
-        routes=[
-            Route("/v1/status", get_status),
-            Route("/v1/work", get_work),
-            Route("/v1/reload", post_reload, methods=["POST"]),
-            Route("/v1/why", get_why),
-            Route("/v1/cache/purge", post_purge, methods=["POST"]),
-            *lists_routes(control),
-            *log_routes(control),
-            *impact_routes(control),
-            *export_routes(control),
-            *allow_routes(control),
-            *webhook_routes(control),
-            *_order_routes(control),
-        ],
+        routes=routes(control, site, streams),
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},
     )
     return RawPath(app)
 
 
-def _order_routes(control: Control) -> list[Route]:
+def routes(control: Control, site: Site, streams: Streams) -> list[Route]:
+    """All paths, which docs/openapi.json describes. The control socket and the HTTPS API serve the same."""
+    identify = site.identify
     return [
-        *operator_routes(control),
-        *order_check_routes(control, SITE),
-        *orders_routes(control, SITE),
-        *probe_routes(control),
-        *receipt_routes(control, local_caller),
+        *_instance_routes(control, identify),
+        *lists_routes(control, identify),
+        *log_routes(control, identify),
+        *impact_routes(control, identify),
+        *export_routes(control, identify),
+        *allow_routes(control, identify),
+        *webhook_routes(control, identify),
+        *operator_routes(control, identify),
+        *order_check_routes(control, site),
+        *orders_routes(control, site),
+        *probe_routes(control, identify),
+        *receipt_routes(control, identify),
+        *events_routes(control, identify, streams),
+        *snapshot_routes(control, identify),
+        *health_routes(control),
+    ]
+
+
+def _instance_routes(control: Control, identify: Identify) -> list[Route]:
+    """`/v1/status`, `/v1/work`, `/v1/why`, `/v1/reload` and `/v1/cache/purge`."""
+
+    async def get_status(request: Request) -> Response:
+        return answer(Status, status(await view_of(control, identify, request)))
+
+    async def get_work(request: Request) -> Response:
+        return answer(Work, work(await view_of(control, identify, request)))
+
+    async def post_reload(request: Request) -> Response:
+        """Responds when the new snapshot is in force, or with the problems."""
+        caller = await identify(request, "operate")
+        return await changed(control.actions.reload(caller.principal))
+
+    async def get_why(request: Request) -> Response:
+        view, why = await view_of(control, identify, request), asked(request, WhyQuery)
+        if why.at is not None or why.known_at is not None:
+            return await explain_at(view, why.name, why.at, why.known_at)
+        try:
+            return answer(WhyAnswer, await asyncio.to_thread(why_now, view, why.name, why.client))
+        except NameRefused as err:
+            raise not_a_name(err) from err
+
+    async def post_purge(request: Request) -> Response:
+        """Purges a name from the cache, or without a name the whole cache."""
+        caller, purge = await identify(request, "operate"), asked(request, PurgeQuery)
+        try:
+            name = None if purge.name is None else canonical(purge.name)
+        except NameRefused as err:
+            raise not_a_name(err) from err
+        purged = await asyncio.to_thread(control.actions.purge, caller.principal, name, purge.below)
+        return answer(Purged, {"purged": purged})
+
+    return [
+        Route("/v1/status", get_status),
+        Route("/v1/work", get_work),
+        Route("/v1/reload", post_reload, methods=["POST"]),
+        Route("/v1/why", get_why),
+        Route("/v1/cache/purge", post_purge, methods=["POST"]),
     ]
 
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from dnsblock.access import MAX_TOKEN_CHARACTERS, ApiAccess, ApiClient, PeerCertificate, Role
 from dnsblock.errors import Refused
 from dnsblock.http.answers import ApiError, principal_of
+from dnsblock.http.control import Control, View
 from dnsblock.log import event
 from dnsblock.principal import Principal
 
@@ -48,6 +49,11 @@ def unavailable(caller: Caller, what: str, err: OSError | Refused) -> ApiError:
 
 # Finds the caller of a request, who must have the role. Raises `ApiError`.
 Identify = Callable[[Request, Role], Awaitable[Caller]]
+
+
+async def view_of(control: Control, identify: Identify, request: Request) -> View:
+    """The readable state, for a caller who may read everything. Raises `ApiError`."""
+    return control.view((await identify(request, "watch")).principal)
 
 
 async def local_caller(request: Request, _: Role) -> Caller:

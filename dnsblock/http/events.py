@@ -10,9 +10,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Annotated
 
-from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -21,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from dnsblock.http.answers import ApiError, asked
 from dnsblock.http.callers import Caller, Identify
 from dnsblock.http.control import Control, View
+from dnsblock.http.models_queries import EventsQuery
 from dnsblock.orders.events import facts_of, issuer_of
 from dnsblock.orders.records import Record
 
@@ -34,23 +33,17 @@ RETRY_MS = 2000  # for the client, before it connects again
 MAX_DIGITS = 15  # of an event id
 
 
-class EventsQuery(BaseModel):
-    """The query of GET /v1/events."""
-
-    after: Annotated[int, Field(ge=0, lt=10**MAX_DIGITS)] | None = None
-
-
 def events_routes(control: Control, identify: Identify, streams: "Streams") -> list[Route]:
     """`/v1/events`."""
 
     async def get_events(request: Request) -> Response:
         """Streams the events after the header Last-Event-ID, or after the parameter `after`, or new ones."""
-        caller = await identify(request, "read")
+        caller, query = await identify(request, "read"), asked(request, EventsQuery)
         view = control.view(caller.principal)
         end = len(view.publisher.recorder.ledger.records)
         after = _last_event_id(request)
         if after is None:
-            after = asked(request, EventsQuery).after
+            after = query.after
         if after is not None and after > end:
             reason = f"there is no event {after}: the last one is {end}. Start again with after=0"
             raise ApiError(409, "UNKNOWN_EVENT", reason)

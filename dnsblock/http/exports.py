@@ -1,4 +1,4 @@
-"""The control API for exports: policy zones as a file for other software."""
+"""The handler for exports: policy zones as a file for other software."""
 
 import asyncio
 import contextlib
@@ -6,17 +6,16 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator
-from typing import Annotated
 
-from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from dnsblock.config_exports import ExportFormat
 from dnsblock.errors import Refused, printable
-from dnsblock.http.answers import ApiError, asked, refused, view_of
+from dnsblock.http.answers import ApiError, asked, refused
+from dnsblock.http.callers import Identify, view_of
 from dnsblock.http.control import Control
+from dnsblock.http.models_queries import ExportQuery
 from dnsblock.log import event, fault
 from dnsblock.names import NameRefused, canonical
 from dnsblock.policy.allowed import zone_of
@@ -26,21 +25,13 @@ MOST = 4  # at the same time: each has a thread
 PIECE_BYTES = 64 << 10
 
 
-class Asked(BaseModel):
-    """The query of GET /v1/export."""
-
-    format: ExportFormat
-    zones: Annotated[str, Field(max_length=8192)] = ""  # names, separated by commas; none: all
-    origin: Annotated[str, Field(max_length=1024)] | None = None
-
-
-def export_routes(control: Control) -> list[Route]:
+def export_routes(control: Control, identify: Identify) -> list[Route]:
     """The routes for exports."""
     running = asyncio.Semaphore(MOST)
 
     async def get_export(request: Request) -> Response:
         """The zones in force now, as one file. It is complete only with its last line, the counts."""
-        query, view = asked(request, Asked), await view_of(control, request)
+        view, query = await view_of(control, identify, request), asked(request, ExportQuery)
         try:
             origin = None if query.origin is None else canonical(query.origin)
         except NameRefused as err:
@@ -51,7 +42,7 @@ def export_routes(control: Control) -> list[Route]:
         try:
             export = Export.of(Wanted(query.format, origin, names), view.config, *facts)
         except Refused as err:
-            return refused(err)
+            raise refused(err) from err
         if running.locked():
             raise ApiError(
                 503, "BUSY", f"{MOST} exports are running: try again", headers={"Retry-After": "10"}

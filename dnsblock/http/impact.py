@@ -1,59 +1,50 @@
-"""The control API for impact runs: counts what an order or a list would block, and shows the progress."""
+"""The handlers for impact runs: counts what an order or a list would block, and shows the progress."""
 
 import asyncio
-from typing import Annotated
 
-from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from dnsblock.client import MAX_CANDIDATE_BYTES
 from dnsblock.errors import Problem, Refused
-from dnsblock.http.answers import asked, body, refused, view_of
+from dnsblock.http.answers import answer, asked, body, refused
+from dnsblock.http.callers import Identify, view_of
 from dnsblock.http.control import Control, View
+from dnsblock.http.models_policy import ImpactEnded, ImpactReport, ImpactRunning
+from dnsblock.http.models_queries import ImpactQuery
 from dnsblock.orders.order import Order
-from dnsblock.policy.impact import MAX_SECONDS, MAX_TOP, Match, Run
+from dnsblock.policy.impact import Run
 
 
-class Impact(BaseModel):
-    """The query of POST /v1/impact."""
-
-    file: Annotated[str, Field(max_length=4096)]
-    seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)]
-    top: Annotated[int, Field(ge=0, le=MAX_TOP)]
-    match: Match | None = None
-    zone: Annotated[str, Field(max_length=63)] | None = None
-    issuer: Annotated[str, Field(max_length=63)] | None = None  # with order_id: an order in the ledger
-    order_id: Annotated[str, Field(max_length=200)] | None = None
-
-
-def impact_routes(control: Control) -> list[Route]:
+def impact_routes(control: Control, identify: Identify) -> list[Route]:
     """`/v1/impact`: POST starts an impact run, GET returns its progress, DELETE ends it early."""
 
-    async def post_impact(request: Request) -> JSONResponse:
+    async def post_impact(request: Request) -> Response:
         """Takes an order document or a list as the body, and responds after the requested time.
 
         The run ends if the client disconnects.
         """
-        what, view = asked(request, Impact), await view_of(control, request)
+        caller, what = await identify(request, "operate"), asked(request, ImpactQuery)
+        view = control.view(caller.principal)
         try:
             with view.impact_runs.run(what.file, what.seconds) as run:
                 return await _report(view, request, what, run)
         except Refused as err:
-            return refused(err)
+            raise refused(err) from err
 
-    async def get_impact(request: Request) -> JSONResponse:
+    async def get_impact(request: Request) -> Response:
         """The counts so far of the current impact run; null if there is none."""
-        run = (await view_of(control, request)).impact_runs.running
-        return JSONResponse({"running": None if run is None else await asyncio.to_thread(run.progress)})
+        run = (await view_of(control, identify, request)).impact_runs.running
+        progress = None if run is None else await asyncio.to_thread(run.progress)
+        return answer(ImpactRunning, {"running": progress})
 
-    async def delete_impact(request: Request) -> JSONResponse:
+    async def delete_impact(request: Request) -> Response:
         """Ends the current impact run, if any. The client that started it gets the counts so far."""
-        run = (await view_of(control, request)).impact_runs.running
+        run = control.view((await identify(request, "operate")).principal).impact_runs.running
         if run is not None:
             run.end()
-        return JSONResponse({"ended": run is not None})
+        return answer(ImpactEnded, {"ended": run is not None})
 
     return [
         Route("/v1/impact", post_impact, methods=["POST"]),
@@ -62,7 +53,7 @@ def impact_routes(control: Control) -> list[Route]:
     ]
 
 
-async def _report(view: View, request: Request, what: Impact, run: Run) -> JSONResponse:
+async def _report(view: View, request: Request, what: ImpactQuery, run: Run) -> Response:
     data = await body(request, what.file, MAX_CANDIDATE_BYTES)
     watcher = asyncio.create_task(_end_when_gone(request, run))
     try:
@@ -72,7 +63,7 @@ async def _report(view: View, request: Request, what: Impact, run: Run) -> JSONR
         else:
             read = (what.file, data, what.match, view.config, what.zone)
             candidate = await asyncio.to_thread(view.impact_runs.compile, *read)
-        return JSONResponse(dict(await run.count(candidate, what.top)))
+        return answer(ImpactReport, await run.count(candidate, what.top))
     finally:
         watcher.cancel()
 

@@ -1,4 +1,4 @@
-"""The handler that tells a client of the issuers' API what this instance enforces, and since when."""
+"""The handler that tells a client what this instance enforces, and since when."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +11,7 @@ from dnsblock.http.models import Instance, InstanceZone
 from dnsblock.times import utc
 
 
-def instance_routes(control: Control, identify: Identify) -> list[Route]:
+def snapshot_routes(control: Control, identify: Identify) -> list[Route]:
     """`/v1/snapshot`."""
 
     async def get_snapshot(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The issuers' API: HTTPS for authorities that push orders, and read what became of them."""
+"""The HTTPS API: for authorities that push orders, and for the provider's own staff."""
 
 from collections import Counter
 
@@ -6,19 +6,17 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dnsblock.access import ApiAccess, Role
 from dnsblock.http.answers import TITLES, ApiError, code_of, failed, improper
+from dnsblock.http.api import routes
 from dnsblock.http.callers import Caller, api_caller
 from dnsblock.http.connections import TlsConnections
 from dnsblock.http.control import Control
-from dnsblock.http.events import Streams, events_routes
-from dnsblock.http.instance import instance_routes
-from dnsblock.http.orders import Site, orders_routes
+from dnsblock.http.events import Streams
+from dnsblock.http.orders import Site
 from dnsblock.http.paths import RawPath
-from dnsblock.http.receipts import receipt_routes
 from dnsblock.http.submissions import FORM_BYTES, MAX_SIGNATURES_BYTES, Limits
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES
 from dnsblock.orders.schema import MAX_ENTRIES
@@ -65,19 +63,8 @@ class Gate:
         self.refused[code] += 1
 
 
-def issuers_routes(control: Control, gate: Gate) -> list[Route]:
-    """All paths of the API, which docs/openapi.json describes."""
-    site = Site(gate.identify, LIMITS, gate.count_refused)
-    return [
-        *orders_routes(control, site),
-        *receipt_routes(control, gate.identify),
-        *events_routes(control, gate.identify, gate.streams),
-        *instance_routes(control, gate.identify),
-    ]
-
-
 def issuers_app(control: Control, gate: Gate) -> ASGIApp:
-    """The application behind the HTTPS listener. Each client sees only the orders of its own issuers."""
+    """The application behind the HTTPS listener. A client of issuers sees only their orders."""
 
     async def refuse(request: Request, err: Exception) -> JSONResponse:
         gate.count_refused(code_of(err))
@@ -88,7 +75,7 @@ def issuers_app(control: Control, gate: Gate) -> ASGIApp:
         return await failed(request, err)
 
     app = Starlette(
-        routes=issuers_routes(control, gate),
+        routes=routes(control, Site(gate.identify, LIMITS, gate.count_refused), gate.streams),
         exception_handlers={HTTPException: refuse, ClientDisconnect: refuse, Exception: fail},
     )
     app.router.redirect_slashes = False

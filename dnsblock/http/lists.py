@@ -1,20 +1,30 @@
-"""The control API for lists and their history."""
+"""The handlers for lists and their history."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
-from dnsblock.client import MAX_SERIAL
 from dnsblock.clock import utc_now
 from dnsblock.config_zones import Zone
 from dnsblock.errors import Problem, Refused, printable
-from dnsblock.http.answers import ApiError, asked, not_a_name, principal_of, refused, served, utc, view_of
+from dnsblock.http.answers import ApiError, answer, asked, changed, not_a_name, refused, utc
+from dnsblock.http.callers import Identify, view_of
 from dnsblock.http.control import Control, View
+from dnsblock.http.models import Model
+from dnsblock.http.models_policy import DiffAnswer, NameHistory, Sources, VersionsAnswer, WhyAnswer
+from dnsblock.http.models_queries import (
+    AcceptQuery,
+    DiffQuery,
+    HistoryQuery,
+    RefreshQuery,
+    RollbackQuery,
+    VersionsQuery,
+)
 from dnsblock.lists.history.facts import Event, Published, Version
 from dnsblock.lists.refresh import FetchStatus
 from dnsblock.lists.transfer.state import TransferState
@@ -22,86 +32,40 @@ from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.past import differences, scheduled
 from dnsblock.times import NOT_A_TIME, moment
 
-Serial = Annotated[int, Field(ge=0, le=MAX_SERIAL)]
-Reason = Annotated[str, Field(min_length=1, max_length=1000)]
 MAX_VERSIONS = 1000
 VERSION_COUNTS = ("format", "entries", "lines", "accepted", "repaired", "duplicate", "rejected")
 
 
-class Acceptance(BaseModel):
-    """The query of POST /v1/sources/NAME/accept."""
-
-    sha256: Annotated[str, Field(max_length=64)]
-    reason: Reason
-
-
-class Refresh(BaseModel):
-    """The query of POST /v1/sources/NAME/refresh."""
-
-    whole: bool = False  # fetch all of it, even if it is not modified
-
-
-class Rollback(BaseModel):
-    """The query of POST /v1/rollback."""
-
-    serial: Serial
-    reason: Reason
-
-
-class Versions(BaseModel):
-    """The query of GET /v1/versions."""
-
-    zone: Annotated[str, Field(max_length=63)] | None = None
-
-
-class Diff(BaseModel):
-    """The query of GET /v1/diff: two serials."""
-
-    a: Serial
-    b: Serial
-    limit: Annotated[int, Field(ge=0, le=100_000)] = 1000
-
-
-class History(BaseModel):
-    """The query of GET /v1/history."""
-
-    name: Annotated[str, Field(max_length=1024)]
-
-
-def lists_routes(control: Control) -> list[Route]:
+def lists_routes(control: Control, identify: Identify) -> list[Route]:
     """The routes for lists and history."""
 
-    async def get_sources(request: Request) -> JSONResponse:
-        view = await view_of(control, request)
-        return JSONResponse({"sources": sources(view), "time_zone": view.config.time_zone.key})
+    async def get_sources(request: Request) -> Response:
+        view = await view_of(control, identify, request)
+        return answer(Sources, {"sources": sources(view), "time_zone": view.config.time_zone.key})
 
-    return [Route("/v1/sources", get_sources), *_changes(control), *_history(control)]
+    return [
+        Route("/v1/sources", get_sources),
+        *_changes(control, identify),
+        *_history(control, identify),
+    ]
 
 
-def _changes(control: Control) -> list[Route]:
+def _changes(control: Control, identify: Identify) -> list[Route]:
     """The routes that change which version of a list is in force."""
 
-    async def post_refresh(request: Request) -> JSONResponse:
-        by, zone = await principal_of(request), request.path_params["name"]
-        try:
-            return served(await control.actions.refresh(by, zone, whole=asked(request, Refresh).whole))
-        except Refused as err:
-            return refused(err)
+    async def post_refresh(request: Request) -> Response:
+        by, query = (await identify(request, "operate")).principal, asked(request, RefreshQuery)
+        zone = request.path_params["name"]
+        return await changed(control.actions.refresh(by, zone, whole=query.whole))
 
-    async def post_accept(request: Request) -> JSONResponse:
-        acceptance, zone = asked(request, Acceptance), request.path_params["name"]
-        by = await principal_of(request)
-        try:
-            return served(await control.actions.accept_list(by, zone, acceptance.sha256, acceptance.reason))
-        except Refused as err:
-            return refused(err)
+    async def post_accept(request: Request) -> Response:
+        by, query = (await identify(request, "operate")).principal, asked(request, AcceptQuery)
+        zone = request.path_params["name"]
+        return await changed(control.actions.accept_list(by, zone, query.sha256, query.reason))
 
-    async def post_rollback(request: Request) -> JSONResponse:
-        back, by = asked(request, Rollback), await principal_of(request)
-        try:
-            return served(await control.actions.roll_back(by, back.serial, back.reason))
-        except Refused as err:
-            return refused(err)
+    async def post_rollback(request: Request) -> Response:
+        by, query = (await identify(request, "operate")).principal, asked(request, RollbackQuery)
+        return await changed(control.actions.roll_back(by, query.serial, query.reason))
 
     return [
         Route("/v1/sources/{name}/refresh", post_refresh, methods=["POST"]),
@@ -110,20 +74,20 @@ def _changes(control: Control) -> list[Route]:
     ]
 
 
-def _history(control: Control) -> list[Route]:
+def _history(control: Control, identify: Identify) -> list[Route]:
     """The routes that look back."""
 
-    async def get_versions(request: Request) -> JSONResponse:
-        zone, view = asked(request, Versions).zone, await view_of(control, request)
-        return await _look_up(view, lambda: versions_of(view, zone))
+    async def get_versions(request: Request) -> Response:
+        view, zone = await view_of(control, identify, request), asked(request, VersionsQuery).zone
+        return await _look_up(view, VersionsAnswer, lambda: versions_of(view, zone))
 
-    async def get_diff(request: Request) -> JSONResponse:
-        diff, view = asked(request, Diff), await view_of(control, request)
-        return await _look_up(view, lambda: diff_of(view, diff.a, diff.b, diff.limit))
+    async def get_diff(request: Request) -> Response:
+        view, diff = await view_of(control, identify, request), asked(request, DiffQuery)
+        return await _look_up(view, DiffAnswer, lambda: diff_of(view, diff.a, diff.b, diff.limit))
 
-    async def get_history(request: Request) -> JSONResponse:
-        name, view = asked(request, History).name, await view_of(control, request)
-        return await _look_up(view, lambda: history_of(view, name))
+    async def get_history(request: Request) -> Response:
+        view, name = await view_of(control, identify, request), asked(request, HistoryQuery).name
+        return await _look_up(view, NameHistory, lambda: history_of(view, name))
 
     return [
         Route("/v1/versions", get_versions),
@@ -137,9 +101,9 @@ def _unknown(zone: str) -> Refused:
     return Refused([Problem(f"list {zone}", None, "", reason)])
 
 
-async def explain_at(view: View, name: str, at: str | None, known_at: str | None) -> JSONResponse:
+async def explain_at(view: View, name: str, at: str | None, known_at: str | None) -> Response:
     """Explains why a name was or was not blocked at a time, by all orders or by those known at a time."""
-    return await _look_up(view, lambda: why_at(view, name, at, known_at))
+    return await _look_up(view, WhyAnswer, lambda: why_at(view, name, at, known_at))
 
 
 def why_at(view: View, name: str, at: str | None, known_at: str | None) -> dict[str, Any]:
@@ -161,15 +125,15 @@ def _whole(time: datetime) -> datetime:
     return time.replace(microsecond=time.microsecond or 999_999)
 
 
-async def _look_up(view: View, look: Any) -> JSONResponse:
+async def _look_up(view: View, model: type[Model], look: Callable[[], dict[str, Any]]) -> Response:
     """Runs a lookup in the history in a thread, since it reads from disk."""
     try:
         found = await asyncio.to_thread(look)
     except Refused as err:
-        return refused(err)
+        raise refused(err) from err
     except NameRefused as err:
         raise not_a_name(err) from err
-    return JSONResponse({**found, "time_zone": view.config.time_zone.key})
+    return answer(model, {**found, "time_zone": view.config.time_zone.key})
 
 
 def history_of(view: View, name: str) -> dict[str, Any]:

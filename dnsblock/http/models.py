@@ -1,6 +1,6 @@
-"""The JSON of the orders' API, which docs/openapi.json describes. Times are RFC 3339 in UTC.
+"""The JSON about orders, which docs/openapi.json describes. Times are RFC 3339 in UTC.
 
-A field that is not defined here is never sent.
+Issuers see it: a field that is not defined here is never sent to them.
 """
 
 from collections.abc import AsyncIterator
@@ -27,10 +27,18 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     def response(self, status: int = 200) -> Response:
-        """The response with this content, in pieces: the limit of time is for each of them."""
-        content = self.model_dump_json().encode()
+        """The response with this content. A large one is in pieces: the limit of time is for each of them."""
+        content = self.model_dump_json(exclude_unset=True).encode()
+        if len(content) <= PIECE_BYTES:
+            return Response(content, status, media_type="application/json")
         headers = {"content-length": str(len(content))}
         return StreamingResponse(_pieces(content), status, headers, media_type="application/json")
+
+
+class StaffModel(Model):
+    """A part of a response for staff only: they may see every field."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:
@@ -272,6 +280,9 @@ class ProblemDetails(Model):
     problems: tuple[InputProblem, ...] = Field(default=(), description="Every problem of the documents.")
     documents: tuple[DocumentVerdict, ...] = Field(
         default=(), description="The verdict on each document, if documents are refused."
+    )
+    served: dict[str, Any] | None = Field(
+        default=None, description="The snapshot in force, if everything else was carried out. For staff."
     )
 
 

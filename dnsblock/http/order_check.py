@@ -2,63 +2,52 @@
 
 import asyncio
 from datetime import datetime
-from typing import Annotated
 
-from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from dnsblock.errors import printable
-from dnsblock.http.answers import ApiError, asked
+from dnsblock.http.answers import ApiError, answer, asked
 from dnsblock.http.callers import Caller
 from dnsblock.http.control import Control
-from dnsblock.http.orders import Site
+from dnsblock.http.models_operations import LastNumber, StatementContent, Trials
+from dnsblock.http.models_queries import LastQuery, StatementQuery
+from dnsblock.http.orders import Site, for_issuers
 from dnsblock.http.submissions import Turns, submission
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.statement import content_of
+from dnsblock.policy.trial import Trial
 from dnsblock.times import moment
-
-Issuer = Annotated[str, Field(max_length=63)]
-
-
-class Last(BaseModel):
-    """The query of GET /v1/orders/last."""
-
-    issuer: Issuer
-
-
-class StatementQuery(BaseModel):
-    """The query of GET /v1/orders/statement."""
-
-    issuer: Issuer
-    at: Annotated[str, Field(max_length=64)]  # RFC 3339
 
 
 def order_check_routes(control: Control, site: Site) -> list[Route]:
     """`/v1/orders/check`, `/v1/orders/last`, `/v1/orders/statement`. Put them before `orders_routes`."""
     turns = Turns(1)
 
-    async def post_check(request: Request) -> JSONResponse:
+    async def post_check(request: Request) -> Response:
         """Takes a form with documents as POST /v1/orders, and responds with what would become of them."""
         caller = await site.identify(request, "submit")
         async with submission(request, site.limits, turns, str(caller.principal)) as documents:
             found = await control.actions.try_out(documents, caller.issuers)
         zone = control.view(caller.principal).config.time_zone.key
-        return JSONResponse({"trials": found, "time_zone": zone})
+        if not caller.is_staff:
+            for one in found:
+                _hide_folders(one)
+        return answer(Trials, {"trials": found, "time_zone": zone})
 
-    async def get_last(request: Request) -> JSONResponse:
+    async def get_last(request: Request) -> Response:
         """The last numbered order of an issuer without a gap before it, and the first missing number."""
-        caller, query = await site.identify(request, "read"), asked(request, Last)
+        caller, query = await site.identify(request, "read"), asked(request, LastQuery)
         orders = _orders(control, caller, query.issuer)
         order = orders.chain.last
         last = (
             None if order is None else {"order_id": order.order_id, "seq": order.seq, "sha256": order.sha256}
         )
         gap, count = orders.chain.gap, len(orders.lives)
-        return JSONResponse({"issuer": query.issuer, "last": last, "gap": gap, "orders": count})
+        return answer(LastNumber, {"issuer": query.issuer, "last": last, "gap": gap, "orders": count})
 
-    async def get_statement(request: Request) -> JSONResponse:
+    async def get_statement(request: Request) -> Response:
         """The `seq`, count and digest for a status statement that is made at a time."""
         caller, query = await site.identify(request, "read"), asked(request, StatementQuery)
         orders = _orders(control, caller, query.issuer)
@@ -66,13 +55,20 @@ def order_check_routes(control: Control, site: Site) -> list[Route]:
             at = moment(query.at)
         except ValueError as err:
             raise ApiError(400, "INVALID", f"not a time: {printable(query.at)}") from err
-        return JSONResponse(await asyncio.to_thread(_statement, orders, at))
+        return answer(StatementContent, await asyncio.to_thread(_statement, orders, at))
 
     return [
         Route("/v1/orders/check", post_check, methods=["POST"]),
         Route("/v1/orders/last", get_last),
         Route("/v1/orders/statement", get_statement),
     ]
+
+
+def _hide_folders(trial: Trial) -> None:
+    """Removes the folders of this server from the problems: issuers never see them."""
+    trial["document"]["problems"] = [for_issuers(one) for one in trial["document"]["problems"]]
+    if trial["signatures"] is not None:
+        trial["signatures"]["problems"] = [for_issuers(one) for one in trial["signatures"]["problems"]]
 
 
 def _orders(control: Control, caller: Caller, issuer: str) -> IssuerOrders:

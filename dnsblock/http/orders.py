@@ -1,32 +1,32 @@
-"""The handlers for orders, of the control API and of the issuers' API alike."""
+"""The handlers for orders."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from dnsblock.change import Served
 from dnsblock.errors import Refused, printable, without_folders
-from dnsblock.http.answers import ApiError, asked, body, principal_of, problem_details, refused
+from dnsblock.http.answers import ApiError, answer, asked, body, problem_details, refused
 from dnsblock.http.callers import Caller, Identify, unavailable
 from dnsblock.http.control import Control, View
 from dnsblock.http.models import Order, OrderPage, Submission
+from dnsblock.http.models_operations import Annulled, Approved, StaffSubmission
+from dnsblock.http.models_queries import DecisionQuery, OrderQuery, OrdersQuery
 from dnsblock.http.paths import order_in
 from dnsblock.http.submissions import Limits, Turns, submission
-from dnsblock.orders.life import Life, StateName
+from dnsblock.orders.life import Life
 from dnsblock.orders.state import State
 from dnsblock.policy.order_facts import MAX_ENTRIES, OrderFacts, list_orders, whole_order
 from dnsblock.policy.verdicts import Verdict
 from dnsblock.principal import Principal
 
 MAX_NAMES_BYTES = 32 << 20  # of an approval
-MAX_PAGE = 10_000  # orders in one response
 DEFAULT_PAGE = 1000  # over HTTPS; commands list all orders
 MAX_ENTRIES_SENT = 100_000  # of one order, over HTTPS
 
@@ -40,62 +40,28 @@ class Site:
     count_refused: Callable[[str], None]  # a document, by code
 
 
-class Annul(BaseModel):
-    """The query of POST /v1/orders/annul."""
-
-    issuer: Annotated[str, Field(max_length=63)]
-    order_id: Annotated[str, Field(max_length=200)]
-    reason: Annotated[str, Field(min_length=1, max_length=1000)]
-
-
-class Approve(BaseModel):
-    """The query of POST /v1/orders/approve. The names of entries are in the body, one per line."""
-
-    issuer: Annotated[str, Field(max_length=63)]
-    order_id: Annotated[str, Field(max_length=200)]
-    reason: Annotated[str, Field(min_length=1, max_length=1000)]
-
-
-class OrdersQuery(BaseModel):
-    """The query of GET /v1/orders."""
-
-    number: Annotated[str, Field(max_length=200)] | None = None
-    issuer: Annotated[str, Field(max_length=63)] | None = None
-    state: StateName | None = None  # an unknown one is a mistake, not an empty result
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] | None = None
-    offset: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None  # None: the last ones
-
-
-class OrderQuery(BaseModel):
-    """The query of GET /v1/orders/ISSUER/NUMBER."""
-
-    entries: Literal["first", "all"] = "first"
-
-
-def operator_routes(control: Control) -> list[Route]:
+def operator_routes(control: Control, identify: Identify) -> list[Route]:
     """`/v1/orders/annul` and `/v1/orders/approve`: for operators only."""
 
-    async def post_annul(request: Request) -> JSONResponse:
+    async def post_annul(request: Request) -> Response:
         """Ends the entries of an order, and responds when that is served."""
-        what = asked(request, Annul)
+        by, what = (await identify(request, "operate")).principal, asked(request, DecisionQuery)
         try:
-            by = await principal_of(request)
             served, ended = await control.actions.annul(by, what.issuer, what.order_id, what.reason)
         except Refused as err:
-            return refused(err)
-        return JSONResponse({"ended": ended, "served": served.facts()})
+            raise refused(err) from err
+        return answer(Annulled, {"ended": ended, "served": served.facts()})
 
-    async def post_approve(request: Request) -> JSONResponse:
+    async def post_approve(request: Request) -> Response:
         """Releases what is held in an order, and responds when that is served."""
-        what = asked(request, Approve)
+        by, what = (await identify(request, "operate")).principal, asked(request, DecisionQuery)
         try:
-            by = await principal_of(request)
             names = (await body(request, "order approve", MAX_NAMES_BYTES)).decode("utf-8", "replace").split()
             facts = (what.issuer, what.order_id, names, what.reason)
             served, released = await control.actions.approve(by, *facts)
         except Refused as err:
-            return refused(err)
-        return JSONResponse({"released": released, "served": served.facts()})
+            raise refused(err) from err
+        return answer(Approved, {"released": released, "served": served.facts()})
 
     return [
         Route("/v1/orders/annul", post_annul, methods=["POST"]),
@@ -186,7 +152,7 @@ def _submitted(site: Site, caller: Caller, served: Served | None, verdicts: Sequ
     """201 if the ledger has a new document; 200 if it has all of them already; otherwise the refusal."""
     if not caller.is_staff:
         for one in verdicts:
-            one["problems"] = [_for_others(problem) for problem in one["problems"]]
+            one["problems"] = [for_issuers(problem) for problem in one["problems"]]
     codes = [_code(one) for one in verdicts if one["verdict"] == "refused"]
     for code in codes:
         site.count_refused(code)
@@ -198,12 +164,12 @@ def _submitted(site: Site, caller: Caller, served: Served | None, verdicts: Sequ
     status = 200 if served is None else 201
     result = {"documents": verdicts, "served": None if served is None else served.facts()}
     if caller.is_staff:
-        return JSONResponse(result, status_code=status)
+        return StaffSubmission.model_validate(result).response(status)
     # Without the changes of the publish: they may concern other issuers.
     return Submission.model_validate(result).response(status)
 
 
-def _for_others(problem: dict[str, Any]) -> dict[str, Any]:
+def for_issuers(problem: dict[str, Any]) -> dict[str, Any]:
     """A problem without the folders of this server: it may be in the issuer's file of keys."""
     texts = {key: without_folders(problem[key]) for key in ("file", "reason")}
     return {**problem, **texts}

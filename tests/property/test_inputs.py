@@ -37,6 +37,7 @@ from dnsblock.config_zones import Format
 from dnsblock.control import control_socket
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 from dnsblock.http.api import control_app
+from dnsblock.http.events import Streams
 from dnsblock.lists.compile import Options
 from dnsblock.lists.report import Report
 from dnsblock.names import NameRefused, address, canonical
@@ -367,7 +368,7 @@ ASKED = SimpleNamespace(
     ),
 )
 ASKED.view = lambda by: ASKED
-APP = control_app(cast(Any, ASKED))
+APP = control_app(cast(Any, ASKED), Streams())
 
 
 def request(method: str, path: str, query: bytes) -> tuple[int, bytes]:
@@ -391,7 +392,11 @@ def request(method: str, path: str, query: bytes) -> tuple[int, bytes]:
 def answering(status: int, body: bytes) -> Iterator[Client]:
     """A client of a server that sent its whole response before the request."""
     ours, theirs = socket.socketpair()
-    with ours, theirs, patch("dnsblock.client._Connection.connect", lambda self: setattr(self, "sock", ours)):
+    with (
+        ours,
+        theirs,
+        patch("dnsblock.endpoints.SocketConnection.connect", lambda self: setattr(self, "sock", ours)),
+    ):
         theirs.sendall(b"HTTP/1.1 %d It\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
         yield Client(Path("s"))
 

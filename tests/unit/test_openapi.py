@@ -1,21 +1,24 @@
-"""docs/openapi.json describes the issuers' API as it is: its paths, and every field of its responses."""
+"""docs/openapi.json describes the API as it is: its paths, and every field of its responses."""
 
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import openapi
 import pytest
 from starlette.routing import Route
 
 from dnsblock.config import Config
-from dnsblock.http import models
+from dnsblock.http import models, models_operations, models_policy
 from dnsblock.http.answers import TITLES
-from dnsblock.http.issuers import Gate, issuers_routes
+from dnsblock.http.api import LIMITS, routes
+from dnsblock.http.callers import local_caller
+from dnsblock.http.events import Streams
+from dnsblock.http.orders import Site
 from dnsblock.orders.state import derive
-from dnsblock.policy import lifting, order_facts, verdicts
+from dnsblock.policy import allowed, explain, impact, lifting, order_facts, past, trial, verdicts
 
 from .helpers import block, known, unblock
 
@@ -29,12 +32,18 @@ def test_the_description_is_current():
     assert (ROOT / "docs" / "openapi.json").read_text() == openapi.text(), "run make openapi"
 
 
+def test_the_table_of_requests_is_current():
+    """`make openapi` writes it into docs/api.md."""
+    page = openapi.REFERENCE.read_text()
+    assert page == openapi.page(page), "run make openapi"
+
+
 def test_the_description_has_every_path_and_no_other():
     """A client is generated from it."""
-    routes = issuers_routes(cast(Any, SimpleNamespace()), Gate(None, 8))
+    control = cast(Any, SimpleNamespace())
     served = {
         (route.path, method.lower())
-        for route in routes
+        for route in routes(control, Site(local_caller, LIMITS, lambda _: None), Streams())
         if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}
     }
@@ -50,11 +59,24 @@ def test_the_description_has_every_path_and_no_other():
         (models.OrderSummary, order_facts.OrderFacts),
         (models.OrderEntry, order_facts.OrderEntry),
         (models.Lifting, lifting.Lifting),
+        (models_operations.Trial, trial.Trial),
+        (models_operations.TrialEffect, trial.Effect),
+        (models_operations.TrialSignatures, trial.Signatures),
+        (models_policy.CoveringEntry, explain.CoveringEntry),
+        (models_operations.AllowedName, allowed.AllowedName),
+        (models_policy.NameEvent, past.NameEvent),
+        (models_policy.Unenforced, past.Unenforced),
+        (models_policy.UnknownOrder, past.Unknown),
+        (models_policy.EnforcedThen, past.Enforced),
+        (models_policy.ZoneDifference, past.ZoneDifference),
+        (models_policy.QueriedName, impact.Named),
+        (models_policy.ImpactProgress, impact.Progress),
+        (models_policy.ImpactReport, impact.Impact),
     ],
 )
 def test_a_response_has_every_field_of_the_facts(model: type[models.Model], facts: type):
     """A field that is not in the model is never sent, so a new one must be added here and described."""
-    assert model.model_fields.keys() == facts.__annotations__.keys()
+    assert model.model_fields.keys() == get_type_hints(facts).keys()
 
 
 def test_an_order_has_every_field_of_the_facts():

@@ -5,7 +5,8 @@ import asyncio
 from starlette.responses import Response
 
 from dnsblock.http.answers import ApiError, asked
-from dnsblock.http.lists import Diff, Rollback, Versions, diff_of, versions_of
+from dnsblock.http.lists import diff_of, versions_of
+from dnsblock.http.models_queries import DiffQuery, RollbackQuery, VersionsQuery
 from dnsblock.web.console.page import Page, Visit, place, see
 
 SHOWN = 200  # serials
@@ -13,7 +14,7 @@ NAMES_SHOWN = 500  # of each zone in a comparison
 
 
 async def _versions(visit: Visit) -> Response:
-    view, zone = visit.view, asked(visit.request, Versions).zone or None
+    view, zone = visit.view, asked(visit.request, VersionsQuery, only=("zone",)).zone or None
     found = await asyncio.to_thread(versions_of, view, zone)
     snapshots = found.get("snapshots", [])
     serial = view.publisher.policy.snapshot.serial
@@ -33,7 +34,7 @@ async def _versions(visit: Visit) -> Response:
 
 
 async def _diff(visit: Visit) -> Response:
-    wanted, view = asked(visit.request, Diff), visit.view
+    wanted, view = asked(visit.request, DiffQuery, only=("a", "b")), visit.view
     found = await asyncio.to_thread(diff_of, view, wanted.a, wanted.b, NAMES_SHOWN)
     serial = view.publisher.policy.snapshot.serial
     return visit.render("diff.html", a=wanted.a, b=wanted.b, differences=found["zones"], serial=serial)
@@ -42,7 +43,7 @@ async def _diff(visit: Visit) -> Response:
 async def _rollback(visit: Visit) -> Response:
     serial, reason = visit.sent.needed("serial", 20), visit.sent.needed("reason")
     try:
-        back = Rollback.model_validate({"serial": serial, "reason": reason})
+        back = RollbackQuery.model_validate({"serial": serial, "reason": reason})
     except ValueError as err:
         raise ApiError(422, "INVALID", "serial: must be a recorded serial") from err
     await visit.control.actions.roll_back(visit.by.principal, back.serial, back.reason)
