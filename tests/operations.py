@@ -70,7 +70,9 @@ class Operation:
     problems: dict[int, str]  # beside those of every operation
 
 
-REFUSED = {409: "It is refused, for the reasons in `problems`. Nothing has changed, unless `served` says so."}
+REFUSED = {
+    409: "It is refused, for the reasons in `problems`. Nothing has changed, except what `served` shows."
+}
 NO_ORDER = {404: "There is no such order, or it is of another issuer."}
 NO_ISSUER = {404: "There is no such issuer for this client."}
 INVALID = {422: "A parameter is invalid."}

@@ -87,7 +87,9 @@ def asked(request: Request, model: type[Parsed], *, only: Collection[str] | None
     try:
         return model.model_validate(dict(given))
     except ValidationError as err:
-        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in err.errors())
+        wrong = "; ".join(
+            f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in err.errors()
+        )
         raise ApiError(422, "INVALID", printable(wrong)) from err
 
 

@@ -165,6 +165,10 @@ class SourceFacts(StaffModel):
     fetched_at: Time | None
     fetch_error: str | None
     next_at: Time | None
+    expires_at: Time | None = Field(
+        description="When the content is too old, unless a server answers before."
+    )
+    expired: str | None = Field(description="Why the content is too old; null: it is not.")
     transfer: TransferFacts | None
 
 

@@ -178,7 +178,7 @@ def test_a_change_over_https_is_recorded_with_the_operator(api: IssuersApi):
     ).read_text().replace(" ", "")
     notes = [one["note"] for one in api.get("/v1/versions?zone=listed", "noc").json()["versions"]]
     assert any("by operator chief: the new one is wrong" in note for note in notes)
-    assert '"by": "operator chief"' in api.subject.stderr
+    assert '"by": "operator chief"' in api.subject.stderr()
 
 
 def test_a_replayed_change_has_no_second_effect(api: IssuersApi):

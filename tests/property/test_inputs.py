@@ -457,7 +457,7 @@ def test_any_text_sent_to_the_daemon_is_a_name_or_refused(name: str):
     [
         ("/v1/why", b"name=a.example&at=yesterday", "2017-08-10"),
         ("/v1/why", b"", "name"),
-        ("/v1/diff", b"a=1&b=x", "integer"),
+        ("/v1/diff", b"a=1&b=x", "b: must be a whole number"),
         ("/v1/rollback", b"serial=1&reason=", "reason"),
     ],
 )
