@@ -380,7 +380,7 @@ def test_the_daemon_limits_the_size_of_an_impact_request(subject: Subject, upstr
     transport = httpx.HTTPTransport(uds=str(subject.folder / "control.sock"))
     with httpx.Client(transport=transport, base_url="http://dnsblock", timeout=60) as client:
         answer = client.post("/v1/impact?file=x.txt&seconds=1&top=1", content=chunk())
-        assert answer.status_code == 409
+        assert answer.status_code == 413
         assert "larger than" in answer.json()["problems"][0]["reason"]
         for bounds in ("seconds=0&top=1", "seconds=3601&top=1", "seconds=1&top=1001", "seconds=1&top=-1"):
             answer = client.post(f"/v1/impact?file=x.txt&{bounds}", content=b"fine.example")
