@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from dnsblock.http.models import Count, DocumentVerdict, InputProblem, Model, StaffModel, Time
-from dnsblock.http.models_policy import WhyAnswer
+from dnsblock.http.models_policy import AllowedName, WhyAnswer
 
 # ------- A publish -------
 
@@ -79,17 +79,6 @@ class Purged(StaffModel):
 
 
 # ------- Exemptions from lists -------
-
-
-class AllowedName(StaffModel):
-    """A name that is exempt from lists."""
-
-    name: str
-    match: str
-    since: Time
-    until: Time
-    by: str
-    reason: str
 
 
 class AllowedNames(StaffModel):

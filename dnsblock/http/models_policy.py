@@ -23,6 +23,17 @@ class CoveringEntry(StaffModel):
     is_exception: bool = Field(description="In a list: an exemption, or a passthru that is not its answer.")
 
 
+class AllowedName(StaffModel):
+    """A name that is exempt from lists."""
+
+    name: str
+    match: str
+    since: Time
+    until: Time
+    by: str
+    reason: str
+
+
 class NameEvent(StaffModel):
     """An event of a name, or of a parent whose entry covers it."""
 
@@ -75,6 +86,7 @@ class WhyAnswer(StaffModel):
     decided_over_tcp_by: CoveringEntry | None
     covering: tuple[CoveringEntry, ...]
     notes: tuple[str, ...]
+    allowed: tuple[AllowedName, ...] = Field(default=(), description="Exemptions from lists that cover it.")
     not_enforced: tuple[Unenforced, ...] = Field(default=(), description="Absent for an address.")
     scheduled: tuple[NameEvent, ...] = Field(default=(), description="Absent for an address or a time.")
     time_zone: str = Field(default="", description="Of the provider, for display.")

@@ -207,3 +207,48 @@ def test_a_body_that_is_too_large_is_refused_on_every_route_with_one(api: Issuer
         response = client.post(path, params=params, content=(piece for _ in range(1000)))
         problem(response, 413, "TOO_LARGE")
     assert api.refused("TOO_LARGE") == 1
+
+
+def undescribed(found: object, schema: dict, place: str) -> list[str]:
+    """The fields of a response that its schema does not have."""
+    if "$ref" in schema:
+        schema = DESCRIPTION["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    for option in schema.get("anyOf", ()):
+        if option != {"type": "null"} and found is not None:
+            return undescribed(found, option, place)
+    if isinstance(found, list) and isinstance(schema.get("items"), dict):
+        return [one for item in found for one in undescribed(item, schema["items"], f"{place}[]")]
+    if not isinstance(found, dict) or "properties" not in schema:
+        return []
+    own = schema["properties"]
+    missing = [f"{place}.{key}" for key in found if key not in own]
+    return missing + [
+        one
+        for key in found.keys() & own.keys()
+        for one in undescribed(found[key], own[key], f"{place}.{key}")
+    ]
+
+
+QUERIES = {
+    "/v1/why": ("?name=one.example", "?name=one.example&at=2026-11-30T00:00:00Z", "?name=192.0.2.1"),
+    "/v1/history": ("?name=one.example",),
+    "/v1/versions": ("", "?zone=listed"),
+    "/v1/diff": ("?a=1&b=3",),
+    "/v1/orders/last": (f"?issuer={ISSUER}",),
+    "/v1/orders/statement": (f"?issuer={ISSUER}&at=2026-11-30T00:00:00Z",),
+}
+
+
+def test_no_response_has_a_field_that_is_not_described(api: IssuersApi):
+    """Staff get every field of the facts, so a new one must be put into the models (`http/models_*.py`)."""
+    furnish(api)
+    with api.client("chief") as client:
+        for method, template, _ in operations():
+            if method != "GET" or template in ("/v1/events", "/v1/export"):
+                continue
+            answer = DESCRIPTION["paths"][template]["get"]["responses"]["200"]["content"]
+            (schema,) = (one["schema"] for one in answer.values())
+            for query in QUERIES.get(template, ("",)):
+                response = client.get(path_of(template) + query)
+                assert response.status_code == 200, response.text
+                assert undescribed(response.json(), schema, template) == []

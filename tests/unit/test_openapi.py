@@ -63,7 +63,7 @@ def test_the_description_has_every_path_and_no_other():
         (models_operations.TrialEffect, trial.Effect),
         (models_operations.TrialSignatures, trial.Signatures),
         (models_policy.CoveringEntry, explain.CoveringEntry),
-        (models_operations.AllowedName, allowed.AllowedName),
+        (models_policy.AllowedName, allowed.AllowedName),
         (models_policy.NameEvent, past.NameEvent),
         (models_policy.Unenforced, past.Unenforced),
         (models_policy.UnknownOrder, past.Unknown),
