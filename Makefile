@@ -88,7 +88,7 @@ conformance: $(VENV)/.tools ## write docs/conformance.md from the tests
 	$(BIN)/python tests/conformance/table.py
 
 .PHONY: openapi
-openapi: $(VENV)/.tools ## write docs/openapi.json from the models of the issuers' API
+openapi: $(VENV)/.tools ## write docs/openapi.json and the table in docs/api.md from the models of the API
 	$(BIN)/python tests/openapi.py
 
 # Sphinx reads the whole repository, so that links between its files work. A warning is an error.

@@ -155,6 +155,7 @@ class ListReport(StaffModel):
     rejected_by: dict[str, int]
     not_applicable_by: dict[str, int]
     repaired_by: dict[str, int]
+    reported: None = Field(description="Null: `dnsblock check` shows single lines.")
     former_format: str
     serial: int | None = Field(description="Of the SOA record of a policy zone.")
 
