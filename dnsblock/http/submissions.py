@@ -73,9 +73,9 @@ async def submission(
     """The documents of a form, while the block processes them. Raises `ApiError`."""
     async with turns_for(request, limits.body, turns, caller):
         most_files = 3 * limits.documents
-        yield await _documents(
-            await receive_form(request, limits.body, max_files=most_files, max_fields=0), limits
-        )
+        async with receive_form(request, limits.body, max_files=most_files, max_fields=0) as parts:
+            documents = await _documents(parts, limits)
+        yield documents
 
 
 def turns_for(request: Request, most: int, turns: Turns, caller: str) -> AbstractAsyncContextManager[None]:
@@ -84,10 +84,14 @@ def turns_for(request: Request, most: int, turns: Turns, caller: str) -> Abstrac
     return nullcontext() if size is not None and size <= SMALL_BYTES else turns.turn(caller)
 
 
+@asynccontextmanager
 async def receive_form(
     request: Request, most: int, *, max_files: int, max_fields: int, max_field_bytes: int = 0
-) -> list[tuple[str, UploadFile | str]]:
-    """The parts of a form with a body of at most `most` bytes, in memory. Raises `ApiError`."""
+) -> AsyncIterator[list[tuple[str, UploadFile | str]]]:
+    """The parts of a form with a body of at most `most` bytes, in memory, while the block reads them.
+
+    Raises `ApiError`.
+    """
     size = _announced(request, most) or 0
     connection = getattr(request.state, "connection", None)
     seconds = BODY_SECONDS if connection is None else connection.expect(size)
@@ -100,7 +104,10 @@ async def receive_form(
     except MultiPartException as err:
         reason = f"not a valid form, with each part sent as a file: {printable(err.message)}"
         raise ApiError(400, "MALFORMED", reason) from err
-    return form.multi_items()
+    try:
+        yield form.multi_items()
+    finally:
+        await form.close()
 
 
 def _announced(request: Request, most: int) -> int | None:

@@ -58,20 +58,21 @@ async def read_form(request: Request, limits: FormLimits) -> Sent:
     """Receives the form of a request. Raises `ApiError`."""
     texts: dict[str, list[str]] = {}
     files: dict[str, Upload] = {}
-    parts = await receive_form(
+    form = receive_form(
         request,
         limits.body,
         max_files=limits.files,
         max_fields=limits.fields,
         max_field_bytes=min(FIELD_BYTES, limits.body),
     )
-    for name, part in parts:
-        if isinstance(part, str):
-            texts.setdefault(name, []).append(part)
-        elif name in files:
-            raise ApiError(400, "MALFORMED", f"the file {name!r} was sent twice")
-        elif part.filename:
-            files[name] = await _upload(part)
+    async with form as parts:
+        for name, part in parts:
+            if isinstance(part, str):
+                texts.setdefault(name, []).append(part)
+            elif name in files:
+                raise ApiError(400, "MALFORMED", f"the file {name!r} was sent twice")
+            elif part.filename:
+                files[name] = await _upload(part)
     return Sent(texts, files)
 
 
