@@ -1,13 +1,18 @@
 """Hosts in network namespaces of their own, on one Ethernet segment. It takes root."""
 
+import ctypes
 import ipaddress
+import os
 import subprocess
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
 from .tools import run, tool
 
 SEGMENT = ipaddress.ip_network("192.0.2.0/24")
+CLONE_NEWNET = 0x40000000  # setns(2)
 
 
 class Host:
@@ -33,6 +38,29 @@ class Host:
         """ip(8), which must succeed."""
         done = self.run(tool("ip"), *arguments.split())
         assert done.returncode == 0, done
+
+    def inside(self, work: Callable[[], None]) -> None:
+        """Calls `work` in a thread on this host: its sockets and processes belong to this host, too."""
+        failures: list[BaseException] = []
+
+        def enter() -> None:
+            libc = ctypes.CDLL(None, use_errno=True)
+            with open(f"/proc/{self.pid}/ns/net") as namespace:
+                if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            work()
+
+        def run() -> None:
+            try:
+                enter()
+            except BaseException as err:
+                failures.append(err)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures[0]
 
     def close(self) -> None:
         self._keeper.communicate()
