@@ -177,7 +177,7 @@ class Status(StaffModel):
     metrics: str | None = Field(description="The address of the metrics.")
     api: str | None = Field(description="The address of this API.")
     console: str | None = Field(description="The address of the console, if it has its own.")
-    landing: str | None = Field(description="The address of the landing page.")
+    landing: tuple[str, ...] = Field(description="The addresses of the landing page.")
     control: str = Field(description="The path of the control socket.")
     upstreams: tuple[str, ...]
     upstreams_down: tuple[str, ...]
