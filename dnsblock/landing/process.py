@@ -32,7 +32,7 @@ SEND_BUFFER = 1 << 20  # bytes: an answer is one message
 SHARE = 0.1  # of the time of the control plane that its questions may take
 MAX_PAUSE = 1.0  # seconds between two of them
 FRESH_SECONDS = 60.0  # how long an answer is valid, if nothing is published
-FIRST_DELAY, MAX_DELAY = 0.5, 60.0  # seconds until it starts again, doubled each time
+FIRST_DELAY, MAX_DELAY = 1.0, 60.0  # seconds until it starts again, doubled each time
 STEADY_SECONDS = 60.0  # it has run well after this
 END_SECONDS = 2.0  # for its end; then it is killed
 _FAULT = re.compile(r"[A-Za-z0-9_.:() ]{1,200}")
@@ -92,11 +92,12 @@ class Landing:
                 keeping.cancel()
 
     async def _keep(self) -> None:
-        delay = FIRST_DELAY
+        delay = 0.0
         while self.is_configured:
             began = time.monotonic()
             how = await self._run_once()
-            delay = FIRST_DELAY if time.monotonic() - began > STEADY_SECONDS else min(2 * delay, MAX_DELAY)
+            ran_well = time.monotonic() - began > STEADY_SECONDS
+            delay = FIRST_DELAY if ran_well or not delay else min(2 * delay, MAX_DELAY)
             self.restarts += 1
             text = f"the process of the landing page ended ({how}): it starts again in {delay:g} seconds"
             event(logging.ERROR, text)
@@ -113,9 +114,9 @@ class Landing:
                     process = self._start(its)
                 except OSError as err:
                     return f"it cannot be started: {err.strerror}"
-            self._link = ours
             try:
                 await asyncio.get_running_loop().sock_sendall(ours, _settings(self._publisher.config))
+                self._link = ours
                 await self._answer_all(ours)
             except OSError as err:  # it has ended
                 event(logging.DEBUG, f"the landing page cannot be reached: {err.strerror}")

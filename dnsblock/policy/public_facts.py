@@ -6,6 +6,7 @@ proposed, that have not started, or that were annulled before, are not: their na
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import chain
 from typing import TypedDict
 
 from dnsblock.config import Config
@@ -76,7 +77,7 @@ def block_of(name: str, policy: Policy, config: Config, state: State) -> Block |
     found = explain(name, policy, config)
     decisive = found["decided_over_tcp_by"] if found["verdict_over_tcp"] == "blocked" else None
     zones = {zone.name: zone for zone in config.zones}
-    if found["verdict_over_tcp"] == "not blocked":
+    if found["verdict_over_tcp"] == "not blocked" and not found["allowed"]:
         limited = (one for one in found["covering"] if zones[one["zone"]].clients is not None)
         decisive = next(filter(_blocks, limited), None)
     if decisive is None:
@@ -122,8 +123,9 @@ def public_order(state: State, config: Config, issuer: str, number: str) -> Publ
     latest = own.orders.latest(number)
     if latest is None:
         return None
-    lives = [latest, *(one for one in own.orders.lives.values() if one.order.order_id == number)]
-    life = next((one for one in lives if is_public(one)), None)
+    # An annulled order may have given its number to a later one.
+    former = (one for one in own.orders.lives.values() if one.order.order_id == number)
+    life = next((one for one in chain([latest], former) if is_public(one)), None)
     if life is None:
         return None
     return _facts(life, state, own.states[life.order.sha256].state)

@@ -152,9 +152,8 @@ def is_served(port: int) -> bool:
 def measure(port: int, queries: Path, rate: int, seconds: float) -> dict[str, float]:
     """Sends queries at a rate; the share that was answered, and the latency in microseconds."""
     command = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(queries), "-l", f"{seconds:g}"]
-    said = subprocess.run(
-        [*command, "-Q", str(rate), "-q", "1000"], capture_output=True, text=True, check=True
-    )
+    command += ["-Q", str(rate), "-q", "1000"] if rate else []
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
     sent, answered = (
         int(re.search(rf"Queries {word}:\s+(\d+)", said.stdout)[1]) for word in ("sent", "completed")
     )
@@ -178,7 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.landing", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
-    parser.add_argument("--dns", type=int, default=5000, help="queries per second")
+    parser.add_argument(
+        "--dns", type=int, default=5000, help="queries per second; 0: the most that it answers"
+    )
     parser.add_argument("--http", type=int, default=10_000, help="requests per second")
     options = parser.parse_args()
     found: dict[str, list[dict[str, float]]] = {"none": [], "one name": [], "random": []}
@@ -205,10 +206,11 @@ def report(
     for kind, rounds in found.items():
         middle = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
         pairs = zip(rounds, found["none"], strict=True)
-        ratio = statistics.median(one["latency_us"] / base["latency_us"] for one, base in pairs)
+        ratios = [(one["latency_us"] / base["latency_us"], one["qps"] / base["qps"]) for one, base in pairs]
+        latency, qps = (statistics.median(column) for column in zip(*ratios, strict=True))
         text = f"{kind:9} {middle['qps']:,.0f} answers/s ({middle['answered']:.2%}), "
         text += f"{middle['latency_us']:.0f} µs"
-        text += f", {ratio:.2f} times the latency without a flood"
+        text += f"; to the round without a flood: latency {latency:.2f}, answers {qps:.2f}"
         if kind in floods:
             rates = {
                 key: statistics.median(one[key] for one in floods[kind]) / seconds for key in floods[kind][0]

@@ -1,8 +1,10 @@
 """The process of the landing page: what it may do, and what happens when it ends."""
 
 import os
+import re
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from ports import free_port
 
 from .harness import ORDERS_ZONE, Subject, is_sinkholed
 from .landing import BLOCKED, LISTED, OPTIONS, ORDER, Landing
-from .test_user import NOBODY, as_root, open_folder  # noqa: F401  # a fixture
+from .test_user import NOBODY, ROOT, as_root, open_folder  # noqa: F401  # a fixture
 from .tools import wait_for
 
 
@@ -22,6 +24,12 @@ def page(subject: Subject) -> Landing:
 def status_of(process: int) -> dict[str, str]:
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def limits_of(process: int) -> dict[str, list[str]]:
+    """Soft and hard limit of each resource."""
+    lines = Path(f"/proc/{process}/limits").read_text().splitlines()
+    return {line[:26].strip(): line[26:].split()[:2] for line in lines}
 
 
 # ------- What it has
@@ -43,8 +51,7 @@ def test_it_has_no_variable_and_no_descriptor_of_the_daemon(subject: Subject):
 
 def test_it_cannot_write_a_file_and_has_the_lowest_priority(page: Landing):
     """So nothing about a visitor can be kept, and no DNS response waits for it."""
-    limits = Path(f"/proc/{page.process}/limits").read_text()
-    rows = {line[:26].strip(): line[26:].split()[:2] for line in limits.splitlines()}
+    rows = limits_of(page.process)
     assert rows["Max file size"] == ["0", "0"]
     assert rows["Max core file size"] == ["0", "0"]
     assert int(rows["Max open files"][1]) <= 4352
@@ -72,15 +79,22 @@ def test_it_becomes_the_user_and_listens_on_a_low_port(subject: Subject, open_fo
 
 
 @as_root
-def test_it_gives_up_the_capability_of_the_unit(subject: Subject, open_folder: Path):  # noqa: F811
-    """The systemd unit passes CAP_NET_BIND_SERVICE on to every program that the daemon starts."""
+def test_it_is_confined_under_the_unit(subject: Subject, open_folder: Path):  # noqa: F811
+    """The unit passes CAP_NET_BIND_SERVICE on to every program, and has a filter of system calls."""
     unit = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     unit += ["--inh-caps=-all,+net_bind_service", "--ambient-caps=-all,+net_bind_service"]
-    subject.under = [*unit, *subject.under]
+    text = (ROOT / "config" / "dnsblock.service").read_text()
+    filters = re.findall(r"^SystemCallFilter=(.*)$", text, re.MULTILINE)
+    assert len(filters) == 3
+    python = subject.under or [sys.executable]
+    filtered = [*python, str(ROOT / "tests" / "packaging" / "filtered.py"), *filters, "--"]
+    subject.under = [*unit, *filtered, *subject.under]
     page = Landing(subject).start()
     assert int(status_of(subject.process.pid)["CapEff"], 16) == 1 << 10
     status = status_of(page.process)
     assert (int(status["CapEff"], 16), int(status["CapPrm"], 16)) == (0, 0)
+    assert os.sched_getscheduler(page.process) == os.SCHED_IDLE
+    assert limits_of(page.process)["Max file size"] == ["0", "0"]
 
 
 # ------- Its end

@@ -94,7 +94,7 @@ def test_the_unit_allows_only_system_calls_of_services():
     assert directives()["SystemCallFilter"] == [
         "@system-service",
         "~@privileged @resources",
-        "sched_setattr setpriority",
+        "sched_setattr sched_setscheduler setpriority",
     ]
 
 

@@ -37,7 +37,7 @@ def give_way() -> None:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-    with contextlib.suppress(OSError):  # the systemd unit does not allow it; then the niceness has to do
+    with contextlib.suppress(OSError):  # a filter of system calls forbids it; then the niceness has to do
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 

@@ -237,6 +237,8 @@ class Connection(asyncio.Protocol):
             self._waiting.popleft()
             self._respond(*found, is_head=is_head, etag=etag, is_last=is_last)
         self._task = None
+        if self._is_last:  # the client has sent everything
+            self._end()
 
     def _respond(
         self, page: Response, seconds: int, *, is_head: bool = False, etag: bytes = b"", is_last: bool = False
