@@ -1,6 +1,6 @@
 """The connections of the landing page: HTTP/1.1, GET and HEAD only, with limits for everything.
 
-httptools (llhttp) parses the requests: 40 times as fast as h11, which alone would take all of a processor at
+httptools (llhttp) parses the requests: 40 times as fast as h11, which alone would use a whole processor at
 3,000 requests per second.
 """
 
