@@ -19,6 +19,7 @@ __all__ = [
     "CompiledList",
     "Counts",
     "Covering",
+    "Dnstap",
     "Engine",
     "Forwarding",
     "HealthCheck",
@@ -568,7 +569,27 @@ class Rules:
         soa: tuple[str, str],
         suffixes: Suffixes,
         transferred: Sequence[TransferredZone],
+        dnstap: Dnstap | None,
     ) -> Rules: ...
+
+@final
+class Dnstap:
+    """The dnstap output: the reader's Unix socket, or its address and port.
+
+    `messages` is `policy`, `responses` or `all`. `client_prefix`: the bits of a client's address that are
+    sent, for IPv4 and IPv6. Raises `ValueError` for values out of range.
+    """
+
+    def __new__(
+        cls,
+        *,
+        socket: Path | None,
+        tcp: tuple[_Address, int] | None,
+        messages: str,
+        identity: str | None,
+        version: str | None,
+        client_prefix: tuple[int, int],
+    ) -> Dnstap: ...
 
 @final
 class Upstream:
@@ -696,6 +717,9 @@ class Counts:
     cache_entries: int
     cache_bytes: int
     cache_evictions: int  # cached responses that were evicted
+    dnstap_sent: int  # frames that the reader's socket has taken
+    dnstap_dropped: dict[str, int]  # frames that were not sent, by reason: `queue_full` or `stopped`
+    is_dnstap_connected: bool | None  # None: there is no output
 
 @final
 class ImpactCounts:

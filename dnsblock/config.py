@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from dnsblock.config_dnstap import Dnstap
 from dnsblock.config_exports import ExportFile
 from dnsblock.config_issuers import Issuer
 from dnsblock.config_landing import LandingOptions
@@ -399,6 +400,7 @@ class Config(Options):
     landing: LandingOptions | None = None  # the page for blocked names; null: none
     webhooks: Annotated[tuple[Webhook, ...], Field(max_length=MAX_WEBHOOKS)] = ()  # events for issuers
     http: Http = as_written({})
+    dnstap: Dnstap | None = None  # copies of messages for a reader; null: none
     fleet: Annotated[tuple[FleetPlace, ...], Field(max_length=1000)] = ()  # instances to compare with
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
     time_zone: TimeZone = as_written("Asia/Jakarta")  # how times are shown

@@ -144,6 +144,13 @@ def _upstream(text: str) -> Endpoint:
     return _checked_server(endpoint)
 
 
+def _reader(text: str) -> Endpoint:
+    endpoint = Endpoint.parse(text)
+    if endpoint.port == 0:
+        raise ValueError("a reader has a port from 1 to 65535")
+    return _checked_server(endpoint)
+
+
 def _primary(text: str) -> Endpoint:
     """A primary; port 0 stands for the default of its transport."""
     endpoint = Endpoint.parse(text, default_port=0)
@@ -415,6 +422,7 @@ NotEmpty = AfterValidator(_not_empty)
 Milliseconds = Annotated[int, Number, Field(ge=10, le=600_000)]
 Listen = Annotated[Endpoint, from_text(Endpoint.parse)]
 Upstream = Annotated[Endpoint, from_text(_upstream)]
+ReaderAddress = Annotated[Endpoint, from_text(_reader)]
 Primary = Annotated[Endpoint, from_text(_primary)]
 ProbeServer = Annotated[Endpoint | Literal["own"], from_text(_probe_server)]
 Network = Annotated[IPv4Network | IPv6Network, from_text(_network)]

@@ -29,6 +29,7 @@ from dnsblock.clock import utc_now
 from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchCode
 from dnsblock.http.control import View
+from dnsblock.http.dnstap_metrics import dnstap
 from dnsblock.http.export_metrics import exports
 from dnsblock.http.list_metrics import lists
 from dnsblock.http.listener_metrics import listeners
@@ -150,6 +151,7 @@ class Metrics(Collector):
         yield from _engine(counts, self._view.workers)
         yield from _responses(counts)
         yield from _cache(counts)
+        yield from dnstap(counts)
         yield from _enforced(self._view)
         yield from _statements(self._view)
         yield from self._order_times.collect(self._view)
@@ -249,13 +251,7 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
         for result, count in sorted(upstream.health_checks.items()):
             health_checks.add_metric([name, result], count)
         latency.add_metric([name], _cumulative(upstream.latency_buckets), upstream.latency_seconds)
-    yield queries
-    yield errors
-    yield latency
-    yield up
-    yield without_edns
-    yield outstanding
-    yield health_checks
+    yield from (queries, errors, latency, up, without_edns, outstanding, health_checks)
 
 
 def _cumulative(buckets: list[tuple[float, int]]) -> list[tuple[str, float]]:

@@ -13,6 +13,7 @@ from dnsblock._engine import (
     AccessControl,
     CacheOptions,
     ClientIdentity,
+    Dnstap,
     Forwarding,
     HealthCheck,
     LocalZones,
@@ -71,6 +72,21 @@ def engine_rules(config: Config, secrets: Sequence[bytes], transferred: Sequence
         soa=(config.soa.mname, config.soa.rname),
         suffixes=_suffixes(),
         transferred=transferred,
+        dnstap=_dnstap(config),
+    )
+
+
+def _dnstap(config: Config) -> Dnstap | None:
+    dnstap = config.dnstap
+    if dnstap is None:
+        return None
+    return Dnstap(
+        socket=dnstap.socket,
+        tcp=None if dnstap.tcp is None else (dnstap.tcp.host, dnstap.tcp.port),
+        messages=dnstap.messages,
+        identity=dnstap.identity,
+        version=dnstap.version,
+        client_prefix=(dnstap.client_prefix.ipv4, dnstap.client_prefix.ipv6),
     )
 
 

@@ -198,6 +198,8 @@ pub struct Counters {
     pub notifies: [Counter; notify::RESULTS.len()],
     /// Queries that were not sent to an upstream, in the order of `Refused`.
     pub refused: [Counter; REFUSED.len()],
+    /// Messages that were not sent by dnstap, since the queue was full.
+    pub dnstap_dropped: Counter,
 }
 
 /// The counters of one worker thread for one upstream.
@@ -241,6 +243,7 @@ impl Counters {
             prefetched: Counter::default(),
             notifies: Default::default(),
             refused: Default::default(),
+            dnstap_dropped: Counter::default(),
         }
     }
 

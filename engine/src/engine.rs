@@ -17,6 +17,8 @@ use rustix::event::EventfdFlags;
 
 use crate::cache::Cache;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
+use crate::dnstap::writer::Output;
+use crate::dnstap::{self, Tap};
 use crate::events::{Events, lock};
 use crate::impact::ImpactRun;
 use crate::limits::{ConnectionCounts, Limiter};
@@ -35,6 +37,8 @@ const CLIENTS_SHARE: usize = 2;
 /// How long `publish` waits for the worker threads to apply new upstreams and listen addresses.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
 const APPLY_POLL: Duration = Duration::from_millis(1);
+/// How long a dnstap output that is stopped may send what is left.
+const DNSTAP_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -86,6 +90,8 @@ struct Control {
     upstreams: Vec<Arc<upstream::Settings>>,
     /// Removed listen addresses that may still send responses.
     closing: Vec<Weak<Bound>>,
+    /// The dnstap output, and earlier ones that are ending.
+    outputs: Vec<Output>,
 }
 
 impl Engine {
@@ -122,6 +128,7 @@ impl Engine {
                 claims: Arc::new(Claims::new(wakers)),
                 crowd: Arc::new(ConnectionCounts::new(seed())),
                 notified: Notified::new().map_err(EngineError::Io)?,
+                dnstap: Arc::default(),
                 stop_at: OnceLock::new(),
                 running: AtomicUsize::new(0),
             }),
@@ -215,7 +222,10 @@ impl Engine {
             }
             None => (Arc::clone(&now.upstream), now.tcp),
         };
-        let is_changed = !Arc::ptr_eq(&upstream, &now.upstream) || !Arc::ptr_eq(&listening, &now.listening);
+        let dnstap = self.output(control, &now, rules.dnstap.as_ref())?;
+        let is_changed = !Arc::ptr_eq(&upstream, &now.upstream)
+            || !Arc::ptr_eq(&listening, &now.listening)
+            || !is_same_output(&dnstap, &now.dnstap);
         let gone = now.listening.iter().filter(|bound| !is_among(bound, &listening));
         control.closing.extend(gone.map(Arc::downgrade));
         let is_served = |bound: &Weak<Bound>| listening.iter().any(|one| bound.as_ptr() == Arc::as_ptr(one));
@@ -225,8 +235,21 @@ impl Engine {
         self.shared.cache.resize(rules.cache.bytes);
         self.serve(control, |before| {
             let (generation, impact_run) = (before.generation + 1, before.impact_run.clone());
-            Serving { snapshot, rules, slots, shadow_slots, generation, listening, upstream, tcp, impact_run }
+            Serving {
+                snapshot,
+                rules,
+                slots,
+                shadow_slots,
+                generation,
+                listening,
+                upstream,
+                tcp,
+                dnstap: dnstap.clone(),
+                impact_run,
+            }
         });
+        let others = control.outputs.iter().filter(|output| !is_same_output(&Some(output.tap()), &dnstap));
+        others.for_each(|output| output.stop(Instant::now() + DNSTAP_TIMEOUT));
         if is_changed {
             self.wait_until_applied(control);
         }
@@ -256,6 +279,24 @@ impl Engine {
         Ok(wanted)
     }
 
+    /// The dnstap output with these options: the current one if they are the same, otherwise a new one.
+    fn output(
+        &self,
+        control: &mut Control,
+        now: &Serving,
+        wanted: Option<&Arc<dnstap::Settings>>,
+    ) -> Result<Option<Arc<Tap>>, EngineError> {
+        if now.dnstap.as_ref().map(|tap| &tap.settings) == wanted.map(|wanted| &**wanted) {
+            return Ok(now.dnstap.clone());
+        }
+        let Some(settings) = wanted.map(|wanted| (**wanted).clone()) else { return Ok(None) };
+        let (counts, events) = (Arc::clone(&self.shared.dnstap), Arc::clone(&self.shared.events));
+        let output = Output::start(settings, self.shared.workers, counts, events).map_err(EngineError::Io)?;
+        let tap = output.tap();
+        control.outputs.push(output);
+        Ok(Some(tap))
+    }
+
     /// Waits until all threads have stopped to query removed upstreams.
     fn wait_until_applied(&self, control: &mut Control) {
         for waker in self.wakers.iter().chain([&self.watch_waker]) {
@@ -274,6 +315,7 @@ impl Engine {
         free_unused(&mut control.retired);
         free_unused(&mut control.upstreams);
         control.closing.retain(|bound| bound.strong_count() > 0);
+        control.outputs.retain(|output| !output.has_ended());
         self.shared
             .health
             .keep_only(control.upstreams.iter().fold(0, |mask, upstreams| mask | upstreams.places()));
@@ -331,6 +373,15 @@ impl Engine {
         Arc::clone(&self.shared.serving.load().listening)
     }
 
+    pub fn dnstap(&self) -> &dnstap::Counts {
+        &self.shared.dnstap
+    }
+
+    /// Whether the dnstap output is connected to its reader. `None`: there is no output.
+    pub fn is_dnstap_connected(&self) -> Option<bool> {
+        self.shared.serving.load().dnstap.as_ref().map(|tap| tap.is_connected.load(Ordering::Relaxed))
+    }
+
     /// The number of running worker threads.
     pub fn running(&self) -> usize {
         self.shared.running.load(Ordering::SeqCst)
@@ -371,6 +422,11 @@ impl Engine {
                 self.shared.events.push("a worker thread panicked".to_string());
             }
         }
+        let outputs = std::mem::take(&mut lock(&self.control).outputs);
+        let at = self.shared.stop_deadline().unwrap_or_else(Instant::now);
+        let at = at.min(Instant::now() + DNSTAP_TIMEOUT);
+        outputs.iter().for_each(|output| output.stop(at));
+        outputs.into_iter().for_each(Output::join);
         // Closes the sockets.
         self.serve(&mut lock(&self.control), |last| Serving { listening: Arc::default(), ..last.clone() });
     }
@@ -409,6 +465,10 @@ impl Slots {
         }
         Ok(Slots { known, enforced, shadows })
     }
+}
+
+fn is_same_output(one: &Option<Arc<Tap>>, other: &Option<Arc<Tap>>) -> bool {
+    one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
 }
 
 /// Drops the values that nothing else holds.

@@ -17,6 +17,7 @@
 //! * [`upstream`]: forwarding: choice of an upstream, health, timeouts, coalescing.
 //! * [`response`]: an upstream's response, parsed once. [`chain`] follows it to its targets,
 //!   [`targets`] judges them by policy, and [`relay`] rewrites it for the client.
+//! * [`dnstap`]: sends copies of messages to a reader outside of this process.
 //! * [`engine`]: the interface to the control plane. [`shared`], [`counters`] and [`events`] are
 //!   shared with the worker threads.
 //! * [`sealed`], [`digests`]: hashes of the ledger's lines, and of files; the packet path does not use them.
@@ -31,6 +32,7 @@ pub mod chain;
 pub mod cookie;
 pub mod counters;
 pub mod digests;
+pub mod dnstap;
 pub mod engine;
 pub mod events;
 pub mod export;

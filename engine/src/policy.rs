@@ -483,6 +483,11 @@ impl PolicyZone {
         self.names.ranks()
     }
 
+    /// Whether it is a zone of orders.
+    pub fn is_of_orders(&self) -> bool {
+        self.ranges.is_some()
+    }
+
     /// The prefixes of a zone for addresses in responses.
     pub fn prefixes(&self) -> &Prefixes {
         self.addresses.prefixes()

@@ -39,8 +39,8 @@ mod _engine {
 
     #[pymodule_export]
     use super::settings::{
-        AccessControl, CacheOptions, ClientIdentity, Forwarding, HealthCheck, LocalZones, RateLimits, Rules,
-        Settings, Suffixes, TcpLimits, TransferredZone, Upstream,
+        AccessControl, CacheOptions, ClientIdentity, Dnstap, Forwarding, HealthCheck, LocalZones, RateLimits,
+        Rules, Settings, Suffixes, TcpLimits, TransferredZone, Upstream,
     };
 
     #[pymodule_export]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::cache;
 use crate::cookie::Secrets;
+use crate::dnstap;
 use crate::limits::Rates;
 use crate::local::Local;
 use crate::message::Soa;
@@ -39,6 +40,8 @@ pub struct Rules {
     pub transferred: Arc<notify::Zones>,
     pub ttl_bounds: TtlBounds,
     pub cache: cache::Settings,
+    /// Copies of messages for a reader outside of this process.
+    pub dnstap: Option<Arc<dnstap::Settings>>,
     /// The public suffix list.
     pub suffixes: Arc<Suffixes>,
 }

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::cache::Cache;
 use crate::counters::Counters;
+use crate::dnstap::{self, Tap};
 use crate::events::Events;
 use crate::impact::ImpactRun;
 use crate::limits::{ConnectionCounts, Limiter};
@@ -43,6 +44,8 @@ pub struct Shared {
     pub crowd: Arc<ConnectionCounts>,
     /// Zones whose primaries say that they have changed.
     pub notified: Notified,
+    /// Counts of all dnstap outputs.
+    pub dnstap: Arc<dnstap::Counts>,
     pub stop_at: OnceLock<Instant>,
     /// The number of running worker threads.
     pub running: AtomicUsize,
@@ -84,10 +87,11 @@ pub struct Serving {
     pub shadow_slots: Vec<u16>,
     /// A number that each change increases.
     pub generation: u64,
-    /// Worker threads apply changes of these three when they see them.
+    /// Worker threads apply changes of these four when they see them.
     pub listening: Arc<Listening>,
     pub upstream: Arc<upstream::Settings>,
     pub tcp: tcp::Limits,
+    pub dnstap: Option<Arc<Tap>>,
     /// Beside the snapshot, so that no publish ends it.
     pub impact_run: Option<Arc<ImpactRun>>,
 }
@@ -104,6 +108,7 @@ impl Serving {
             listening: Arc::new(listening),
             upstream: Arc::new(settings.upstream),
             tcp: settings.tcp,
+            dnstap: None,
             impact_run: None,
         }
     }

@@ -17,6 +17,7 @@ use slab::Slab;
 use crate::answer::Client;
 use crate::cache::BUFFER;
 use crate::counters::{Counters, ResponseFrom};
+use crate::dnstap::Queue;
 use crate::failures::Failures;
 use crate::message::{MAX_MESSAGE, Transport};
 use crate::outcome::Outcome;
@@ -37,6 +38,7 @@ mod listening;
 mod respond;
 mod serve;
 mod source;
+mod tap;
 
 use arrivals::Pending;
 use listening::Accepting;
@@ -152,11 +154,15 @@ struct Worker {
     /// Responses of this turn to queries that were read in the same turn.
     immediate: u64,
     now: Instant,
+    /// The same by the clock, and in seconds of Unix time.
+    clock: SystemTime,
     unix: u64,
     /// The response that is being written, unless it is written to a listener's slot.
     scratch: Box<[u8; MAX_MESSAGE]>,
     /// An upstream's or a cached message that is being changed.
     message: Box<[u8; BUFFER]>,
+    /// The queue of the dnstap output, if there is one.
+    tap: Option<Box<Queue>>,
     stopping: bool,
 }
 
@@ -196,9 +202,11 @@ impl Worker {
             limited: 0,
             immediate: 0,
             now,
-            unix: unix_now(),
+            clock: UNIX_EPOCH,
+            unix: 0,
             scratch: Box::new([0; MAX_MESSAGE]),
             message: Box::new([0; BUFFER]),
+            tap: None,
             stopping: false,
         };
         for bound in serving.listening.iter() {
@@ -211,7 +219,8 @@ impl Worker {
     /// Waits for events and handles them. Returns false once the worker has stopped.
     fn turn(&mut self, buffers: &mut Buffers) -> io::Result<bool> {
         let events = self.poll.wait(self.poll_timeout())?;
-        (self.now, self.unix) = (Instant::now(), unix_now());
+        (self.now, self.clock) = (Instant::now(), SystemTime::now());
+        self.unix = self.clock.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.apply_reload(buffers);
         for event in events {
             // A panic costs one packet, or at most its connection. The other events are handled.
@@ -293,6 +302,7 @@ impl Worker {
         // never judged by the previous snapshot.
         let serving = self.shared.serving.load();
         self.apply_upstreams(&serving);
+        self.apply_dnstap(&serving);
         let datagrams = &buffers.batch.datagrams[..received];
         let received = Datagrams { listener, datagrams, read_at: self.now };
         self.serve(&received, &serving, &mut buffers.queries);
@@ -348,8 +358,4 @@ impl Worker {
             }
         }
     }
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

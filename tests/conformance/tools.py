@@ -33,6 +33,8 @@ DEBIAN_PACKAGES = {
     "unshare": "util-linux",
     "dnsdist": "dnsdist",
     "dnsperf": "dnsperf",
+    "dnstap-ldns": "dnstap-ldns",
+    "fstrm_capture": "fstrm-bin",
     "prlimit": "util-linux",
     "setpriv": "util-linux",
     "setsid": "util-linux",

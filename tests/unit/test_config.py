@@ -89,6 +89,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     text = text.replace("issuers: []\n", "issuers:\n").replace("api: null\n", "api:\n")
     text = text.replace("console: null\n", "console:\n")
     text = text.replace("landing: null\n", "landing:\n")
+    text = text.replace("dnstap: null\n", "dnstap:\n")
     lines = [
         "  " + line[3:] if line.startswith("#  ") and ": " in line[:20] else line
         for line in text.splitlines()
@@ -100,6 +101,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     assert config.api is not None
     assert config.console is not None
     assert config.landing is not None
+    assert config.dnstap is not None
     assert [export.origin for export in config.exports] == ["rpz.isp.example"]
     assert [webhook.name for webhook in config.webhooks] == ["kominfo"]
     zones = ["kominfo", "national", "malware", "badnets", "planned", "rpz.example", "trustpositifkominfo"]

@@ -19,7 +19,7 @@ LAYERS = [
     {"upstream", "impact", "export"},
     {"answer"},
     {"rules", "targets", "failures", "counters"},
-    {"cache", "suffixes", "local", "notify", "outcome"},
+    {"cache", "dnstap", "suffixes", "local", "notify", "outcome"},
     {"chain", "relay"},
     {"response"},
     {"list", "transfer", "transport"},

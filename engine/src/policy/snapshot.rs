@@ -167,6 +167,8 @@ pub struct Decision<'a> {
     is_tcp_only: bool,
     /// The prefix, if an address in a response has decided.
     pub prefix: Option<Prefix>,
+    /// That address.
+    pub address: Option<IpAddr>,
     /// The hash of the queried name; 0 for an address.
     hash: u64,
 }
@@ -207,7 +209,7 @@ impl<'a> Decision<'a> {
             return None;
         }
         let (structured, is_of_records) = (structured.as_deref(), zone.is_of_records());
-        let prefix = None;
+        let (prefix, address) = (None, None);
         Some(Decision {
             zone: place,
             skip,
@@ -219,6 +221,7 @@ impl<'a> Decision<'a> {
             is_of_records,
             is_tcp_only,
             prefix,
+            address,
             hash,
         })
     }
@@ -360,7 +363,7 @@ impl Snapshot {
             let found = addresses.clone().filter_map(|address| zone.find_address(address));
             let (prefix, found) = found.max_by_key(|(prefix, _)| prefix.rpz_length())?;
             let decision = Decision::new((place, zone), found, evaluation.client.transport, 0)?;
-            Some(Decision { prefix: Some(prefix), ..decision })
+            Some(Decision { prefix: Some(prefix), address: Some(address), ..decision })
         })
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::prelude::*;
 
@@ -43,6 +44,9 @@ pub struct Counts {
     cache_entries: usize,
     cache_bytes: u64,
     cache_evictions: u64,
+    dnstap_sent: u64,
+    dnstap_dropped: HashMap<&'static str, u64>,
+    is_dnstap_connected: Option<bool>,
 }
 
 /// The counters of one upstream.
@@ -120,6 +124,12 @@ impl Counts {
             cache_entries: cache.0,
             cache_bytes: cache.1,
             cache_evictions: cache.2,
+            dnstap_sent: engine.dnstap().sent.load(Relaxed),
+            dnstap_dropped: HashMap::from([
+                ("queue_full", total(&|c| c.dnstap_dropped.get())),
+                ("stopped", engine.dnstap().unsent.load(Relaxed)),
+            ]),
+            is_dnstap_connected: engine.is_dnstap_connected(),
         })
     }
 }

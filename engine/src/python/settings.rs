@@ -2,6 +2,7 @@
 //! for receiving and forwarding them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::prefix::{Prefix, Prefixes};
 use crate::response::TtlBounds;
 use crate::sys::DATAGRAM;
 use crate::transport::tcp;
-use crate::{cache, message, notify, rules, shared, suffixes, tsig, upstream};
+use crate::{cache, dnstap, message, notify, rules, shared, suffixes, tsig, upstream};
 
 /// A network: an address and the length of its prefix.
 type Network = (IpAddr, u8);
@@ -173,7 +174,7 @@ impl Rules {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     #[pyo3(signature = (*, access_control, rate_limits, cache, local_zones, cookie_secrets, max_payload,
-        idle_timeout_ms, structured_option, soa, suffixes, transferred))]
+        idle_timeout_ms, structured_option, soa, suffixes, transferred, dnstap))]
     fn new(
         access_control: &AccessControl,
         rate_limits: &RateLimits,
@@ -186,6 +187,7 @@ impl Rules {
         soa: (String, String),
         suffixes: &Suffixes,
         transferred: Vec<PyRef<'_, TransferredZone>>,
+        dnstap: Option<&Dnstap>,
     ) -> PyResult<Rules> {
         if !is_payload_size(max_payload) {
             return Err(PyValueError::new_err("max_payload out of range"));
@@ -208,6 +210,43 @@ impl Rules {
             ttl_bounds: cache.ttl_bounds,
             cache: cache.settings,
             suffixes: Arc::clone(&suffixes.0),
+            dnstap: dnstap.map(|dnstap| Arc::clone(&dnstap.0)),
+        })))
+    }
+}
+
+/// The dnstap output.
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct Dnstap(Arc<dnstap::Settings>);
+
+#[pymethods]
+impl Dnstap {
+    #[new]
+    #[pyo3(signature = (*, socket, tcp, messages, identity, version, client_prefix))]
+    fn new(
+        socket: Option<PathBuf>,
+        tcp: Option<(IpAddr, u16)>,
+        messages: &str,
+        identity: Option<String>,
+        version: Option<String>,
+        client_prefix: (u8, u8),
+    ) -> PyResult<Dnstap> {
+        let reader = match (socket, tcp) {
+            (Some(path), None) => dnstap::Reader::Unix(path),
+            (None, Some((address, port))) => dnstap::Reader::Tcp(SocketAddr::new(address, port)),
+            _ => return Err(PyValueError::new_err("either socket or tcp")),
+        };
+        let (ipv4, ipv6) = client_prefix;
+        if ipv4 > 32 || ipv6 > 128 {
+            return Err(PyValueError::new_err("prefix length out of range"));
+        }
+        Ok(Dnstap(Arc::new(dnstap::Settings {
+            reader,
+            messages: dnstap::Messages::from_name(messages)
+                .ok_or_else(|| refused("a choice of messages", messages))?,
+            identity: identity.map(String::into_bytes),
+            version: version.map(String::into_bytes),
+            client_prefix: dnstap::redaction::ClientPrefix { ipv4, ipv6 },
         })))
     }
 }

@@ -104,6 +104,7 @@ impl Worker {
     pub(super) fn serve_stream(&mut self, key: usize, buffers: &mut Buffers) {
         let serving = self.shared.serving.load();
         self.apply_upstreams(&serving);
+        self.apply_dnstap(&serving);
         let Some((peer, generation)) = self.clients.get(key).map(|c| (c.peer, c.generation)) else { return };
         let client = Client { address: peer.ip(), port: peer.port(), transport: Transport::Tcp };
         let origin = Origin::Tcp { connection: key, generation, read_at: self.now };

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use super::source::Source;
+use super::tap::Basis;
 use crate::answer::respond_with_error;
 use crate::cache::{Age, Key};
 use crate::counters::{Refused, ResponseFrom};
@@ -100,16 +101,24 @@ impl Worker {
     ) {
         let out = &mut self.scratch[..DATAGRAM];
         let length = respond_with_error(&query.head, rcode::SERVFAIL, &[error], &serving.rules, out);
-        self.deliver(origin, length, outcome, serving);
+        self.deliver(query, origin, (length, outcome), &Basis::Query, serving);
     }
 
     /// Sends the response in `scratch[..length]`; none if that is empty.
-    pub(super) fn deliver(&mut self, origin: Origin, length: usize, outcome: Outcome, serving: &Serving) {
+    pub(super) fn deliver(
+        &mut self,
+        query: &Query,
+        origin: Origin,
+        (length, outcome): (usize, Outcome),
+        basis: &Basis<'_>,
+        serving: &Serving,
+    ) {
         if matches!(origin, Origin::Nobody) {
             return;
         }
         self.counters.count(origin.transport(), outcome, &serving.slots);
         if length == 0 {
+            self.tap_dropped(query, &origin, outcome, basis, serving);
             self.leave_unanswered(&origin);
         } else {
             if let Origin::Udp { listener, .. } = origin {
@@ -117,6 +126,7 @@ impl Worker {
                 let Some(data) = slot.data.get_mut(..length) else { return };
                 data.copy_from_slice(&self.scratch[..length]);
             }
+            self.tap_response(query, &origin, length, outcome, basis, serving);
             self.send(&origin, length, outcome);
         }
         if let Origin::Tcp { connection, .. } = origin {

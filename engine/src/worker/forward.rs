@@ -188,7 +188,7 @@ impl Worker {
     }
 
     /// The client, and the address that it queried.
-    fn client_addresses(&self, origin: Origin) -> Option<ClientAddresses> {
+    pub(super) fn client_addresses(&self, origin: Origin) -> Option<ClientAddresses> {
         match origin {
             Origin::Udp { listener, peer, local, .. } => {
                 let mut server = self.listeners.get(listener)?.bound.address;

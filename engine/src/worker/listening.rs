@@ -34,6 +34,7 @@ impl Worker {
     pub(super) fn apply_reload(&mut self, buffers: &mut Buffers) {
         let serving = self.shared.serving.load();
         self.apply_upstreams(&serving);
+        self.apply_dnstap(&serving);
         self.clients.set_limits(serving.tcp);
         if !Arc::ptr_eq(&self.listening, &serving.listening) && !self.stopping {
             self.listen(&serving.listening, buffers);

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use super::source::Source;
+use super::tap::Basis;
 use crate::answer::{Judgement, Member, judge, judge_targets, respond_by_following};
 use crate::cache::Age;
 use crate::message::Query;
@@ -9,7 +10,7 @@ use crate::name::{BoxedName, Name, Walk};
 use crate::outcome::Outcome;
 use crate::policy::names::SEED;
 use crate::policy::{Decision, Judges};
-use crate::response::Parser;
+use crate::response::{Parser, Response};
 use crate::shared::Serving;
 use crate::upstream::{ChainStart, Origin, Waiter};
 
@@ -32,12 +33,13 @@ impl Worker {
         };
         let chain_start = waiter.chain_start.take();
         let judges = judgement.judges().filter(|judges| judges.first > 0);
+        let mut basis = Basis::of(&judgement);
         if let (Some(judges), Some(chain_start)) = (judges, &chain_start) {
             let mut parser = self.parser();
             let by_target = self.judge_chain_start(&waiter.query, chain_start, judges, &mut parser, &serving);
             self.upstreams.parsers.push(parser);
-            if !matches!(by_target, Judgement::Pass) {
-                judgement = by_target;
+            if !matches!(by_target.0, Judgement::Pass) {
+                (judgement, basis) = by_target;
             }
         }
         // The target that the current snapshot would query.
@@ -69,7 +71,7 @@ impl Worker {
         let start = chain_start.as_deref();
         let (query, follow, origin) = (&waiter.query, waiter.follow.as_deref(), waiter.origin);
         let mut parser = self.parser();
-        self.respond_with(query, follow, origin, judgement, source, start, &serving, &mut parser);
+        self.respond_with(query, follow, origin, (judgement, basis), source, start, &serving, &mut parser);
         self.upstreams.parsers.push(parser);
     }
 
@@ -81,10 +83,12 @@ impl Worker {
         judges: Judges,
         parser: &mut Parser,
         serving: &'s Serving,
-    ) -> Judgement<'s> {
-        let Some(response) = chain_start.parse(parser) else { return Judgement::Unreadable };
+    ) -> (Judgement<'s>, Basis<'s>) {
+        let Some(response) = chain_start.parse(parser) else { return (Judgement::Unreadable, Basis::Query) };
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
-        judge_targets(query, response, judges, snapshot, rules, self.unix, &mut self.scratch[..])
+        let basis = self.basis_of_targets(query, response, judges, serving).unwrap_or_default();
+        let out = &mut self.scratch[..];
+        (judge_targets(query, response, judges, snapshot, rules, self.unix, out), basis)
     }
 
     /// Answers with our own CNAME, because a target in the response is blocked. The records of the
@@ -126,7 +130,8 @@ impl Worker {
         serving: &'s Serving,
     ) {
         let mut parser = self.parser();
-        self.respond_with(query, follow, origin, judgement, source, None, serving, &mut parser);
+        let basis = Basis::of(&judgement);
+        self.respond_with(query, follow, origin, (judgement, basis), source, None, serving, &mut parser);
         self.upstreams.parsers.push(parser);
     }
 
@@ -136,7 +141,7 @@ impl Worker {
         query: &Query,
         follow: Option<&Name>,
         origin: Origin,
-        mut judgement: Judgement<'s>,
+        (mut judgement, mut basis): (Judgement<'s>, Basis<'s>),
         source: Source<'_>,
         chain_start: Option<&ChainStart>,
         serving: &'s Serving,
@@ -158,6 +163,7 @@ impl Worker {
             has_shadowed_target = serving.has_shadows()
                 && serving.count_shadow_targets(&self.counters, query, response, allowed_by);
             if judges.first > 0 {
+                basis = self.basis_of_targets(query, response, judges, serving).unwrap_or(basis);
                 let out = &mut self.scratch[..];
                 judgement = judge_targets(query, response, judges, snapshot, rules, self.unix, out);
                 judged = Some(response);
@@ -175,13 +181,7 @@ impl Worker {
             }
             Judgement::Unreadable => return self.fail(query, follow, origin, source, serving),
             Judgement::Pass | Judgement::Allow(_) => {
-                // Not over TCP, where zones with the action `truncate` do not apply. A response that
-                // passes over UDP also passes over TCP, and a passthru applies to all clients, unless some
-                // zones apply to certain clients only.
-                let is_passed = !has_shadowed_target
-                    && !snapshot.depends_on_client()
-                    && !query.head.hop.transport.is_tcp()
-                    && judged.is_none_or(|response| response.dropped() == 0);
+                let is_passed = !has_shadowed_target && passes_always(query, judged, serving);
                 let passed = is_passed.then_some(serving.generation);
                 match self.write_response(query, source, judged, passed, rules) {
                     Some(given) => given,
@@ -189,7 +189,7 @@ impl Worker {
                 }
             }
         };
-        self.deliver(origin, length, outcome, serving);
+        self.deliver(query, origin, (length, outcome), &basis, serving);
     }
 
     /// Writes our own CNAME, and an upstream's records of its target.
@@ -229,4 +229,14 @@ impl Worker {
         self.upstreams.parsers.push(parser_of_chain);
         (length, Outcome::Blocked { zone: decision.zone, action: decision.answer.action })
     }
+}
+
+/// Whether a response that passes now passes for all clients, until the policy changes.
+///
+/// Not over TCP, where zones with the action `truncate` do not apply. A response that passes over UDP also
+/// passes over TCP, and a passthru applies to all clients, unless some zones apply to certain clients only.
+fn passes_always(query: &Query, judged: Option<Response<'_>>, serving: &Serving) -> bool {
+    !serving.snapshot.depends_on_client()
+        && !query.head.hop.transport.is_tcp()
+        && judged.is_none_or(|response| response.dropped() == 0)
 }

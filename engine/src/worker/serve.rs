@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Worker;
 use super::forward::Passed;
+use super::tap::Basis;
 use crate::answer::{self, Client, Verdict, decide, slip};
 use crate::counters::Slip;
 use crate::limits::Kind;
@@ -13,7 +14,6 @@ use crate::notify::Notify;
 use crate::outcome::Outcome;
 use crate::policy::names::SEED;
 use crate::policy::{Judges, LookupStep};
-use crate::rules::Rules;
 use crate::shared::Serving;
 use crate::sys::BATCH;
 use crate::upstream::Origin;
@@ -126,8 +126,11 @@ impl Worker {
                 true
             }
             Err(verdict) => {
-                if self.admits(message, query, &verdict, rules) {
-                    self.carry_out(verdict, &message.origin, serving);
+                if !matches!(verdict, Verdict::Drop(_) | Verdict::Notify { .. }) {
+                    self.tap_query(message.packet, &message.origin, query, None, serving);
+                }
+                if self.admits(message, query, &verdict, serving) {
+                    self.carry_out(verdict, query, &message.origin, serving);
                 }
                 false
             }
@@ -144,17 +147,20 @@ impl Worker {
     ) -> Option<(Option<Name>, Option<Judges>)> {
         let (rules, now, out) = (&serving.rules, self.unix, self.slot(&message.origin));
         let verdict = decide(query, walk, &serving.snapshot, rules, now, out);
-        if !self.admits(message, query, &verdict, rules) {
+        let dropped = if let Verdict::Drop(outcome) = verdict { Some(outcome) } else { None };
+        self.tap_query(message.packet, &message.origin, query, dropped, serving);
+        if !self.admits(message, query, &verdict, serving) {
             return None;
         }
         if serving.has_shadows() {
             serving.count_shadows(&self.counters, &query.name, walk, query.head.hop.client());
         }
-        self.carry_out(verdict, &message.origin, serving)
+        self.carry_out(verdict, query, &message.origin, serving)
     }
 
     /// Applies the client's rate limit. A query above it is dropped here, or gets a slip response.
-    fn admits(&mut self, message: &Message, query: &Query, verdict: &Verdict, rules: &Rules) -> bool {
+    fn admits(&mut self, message: &Message, query: &Query, verdict: &Verdict, serving: &Serving) -> bool {
+        let rules = &serving.rules;
         let Some(kind) = verdict.rate_limit() else { return true };
         let rate = match kind {
             Kind::Query => rules.rates.queries,
@@ -162,14 +168,15 @@ impl Worker {
         };
         let is_admitted = self.shared.limiter.admit(message.client.address, kind, rate, self.now);
         if !is_admitted {
-            self.limit(&message.origin, query, kind, rules);
+            self.limit(&message.origin, query, kind, serving);
         }
         is_admitted
     }
 
     /// Drops a query above its client's rate limit. Every Nth query gets a response, so that a
     /// legitimate client whose address is spoofed can retry.
-    fn limit(&mut self, origin: &Origin, query: &Query, kind: Kind, rules: &Rules) {
+    fn limit(&mut self, origin: &Origin, query: &Query, kind: Kind, serving: &Serving) {
+        let rules = &serving.rules;
         self.counters.count(origin.transport(), Outcome::Limited, &[]);
         // Errors are not counted here: if they alternated with queries, all queries would slip, or none.
         self.limited = self.limited.wrapping_add(u32::from(kind == Kind::Query));
@@ -181,6 +188,7 @@ impl Worker {
         };
         let slip = if is_about_cookie { Slip::BadCookie } else { Slip::Truncated };
         self.counters.limited[slip as usize].add(1);
+        self.tap_response(query, origin, length, Outcome::Limited, &Basis::Query, serving);
         self.send(origin, length, Outcome::Limited);
     }
 
@@ -189,12 +197,14 @@ impl Worker {
     fn carry_out(
         &mut self,
         verdict: Verdict,
+        query: &Query,
         origin: &Origin,
         serving: &Serving,
     ) -> Option<(Option<Name>, Option<Judges>)> {
         match verdict {
             Verdict::Respond { length, outcome, .. } => {
                 self.counters.count(origin.transport(), outcome, &serving.slots);
+                self.tap_response(query, origin, length, outcome, &Basis::Query, serving);
                 self.send(origin, length, outcome);
                 None
             }
