@@ -389,7 +389,14 @@ fn rule(action: &str) -> Rule {
 
 fn in_place(zone: PolicyZone, judges_targets: bool) -> PlacedZone {
     let next_change_at = (zone.name() == CHANGING).then_some(NOW + u64::from(SECONDS_TO_CHANGE));
-    PlacedZone { zone: Arc::new(zone), next_change_at, judges_targets, is_shadow: false, clients: None, i, is_list: false s_list: false }
+    PlacedZone {
+        zone: Arc::new(zone),
+        next_change_at,
+        judges_targets,
+        is_shadow: false,
+        clients: None,
+        is_list: false,
+    }
 }
 
 fn name(text: &str) -> Name {
