@@ -18,6 +18,7 @@ from dnsblock.names import NameRefused, canonical
 from dnsblock.orders.facts import Allowed
 from dnsblock.policy.allowed import shown
 from dnsblock.policy.explain import Explanation
+from dnsblock.principal import Principal
 from dnsblock.times import NOT_A_TIME, moment
 
 
@@ -35,21 +36,26 @@ def allow_routes(control: Control, identify: Identify) -> list[Route]:
     async def post_allow(request: Request) -> Response:
         """Exempts a name from lists, and responds when that is served. Refused if only orders block it."""
         by, query = (await identify(request, "operate")).principal, asked(request, AllowQuery)
-        view = control.view(by)
-        fact = _fact(query, view)
-        before = await asyncio.to_thread(view.explain, fact.name)
         try:
-            if query.until is not None:
-                _check_orders(before)
-            served = await control.actions.allow(by, fact)
+            return answer(Allowance, await allow(control, by, query))
         except Refused as err:
             raise refused(err) from err
-        after = await asyncio.to_thread(view.explain, fact.name)
-        facts: dict[str, Any] = {"name": fact.name, "match": fact.match, "until": fact.until}
-        facts |= {"before": before, "after": after, "served": served.facts()}
-        return answer(Allowance, facts | {"time_zone": view.config.time_zone.key})
 
     return [Route("/v1/allow", get_allowed), Route("/v1/allow", post_allow, methods=["POST"])]
+
+
+async def allow(control: Control, by: Principal, query: AllowQuery) -> dict[str, Any]:
+    """Exempts a name from lists until a time, or ends that. Raises `ApiError` and `Refused`."""
+    view = control.view(by)
+    fact = _fact(query, view)
+    before = await asyncio.to_thread(view.explain, fact.name)
+    if query.until is not None:
+        _check_orders(before)
+    served = await control.actions.allow(by, fact)
+    after = await asyncio.to_thread(view.explain, fact.name)
+    facts: dict[str, Any] = {"name": fact.name, "match": fact.match, "until": fact.until}
+    facts |= {"before": before, "after": after, "served": served.facts()}
+    return facts | {"time_zone": view.config.time_zone.key}
 
 
 def _fact(query: AllowQuery, view: View) -> Allowed:

@@ -150,9 +150,8 @@ def _page(view: View, caller: Caller, query: OrdersQuery) -> OrderPage:
 
 def _submitted(site: Site, caller: Caller, served: Served | None, verdicts: Sequence[Verdict]) -> Response:
     """201 if the ledger has a new document; 200 if it has all of them already; otherwise the refusal."""
-    if not caller.is_staff:
-        for one in verdicts:
-            one["problems"] = [for_issuers(problem) for problem in one["problems"]]
+    for one in verdicts:
+        one["problems"] = shown_to(caller, one["problems"])
     codes = [_code(one) for one in verdicts if one["verdict"] == "refused"]
     for code in codes:
         site.count_refused(code)
@@ -167,6 +166,11 @@ def _submitted(site: Site, caller: Caller, served: Served | None, verdicts: Sequ
         return StaffSubmission.model_validate(result).response(status)
     # Without the changes of the publish: they may concern other issuers.
     return Submission.model_validate(result).response(status)
+
+
+def shown_to(caller: Caller, problems: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The problems as a caller may see them. Issuers do not see the folders of this server."""
+    return list(problems) if caller.is_staff else [for_issuers(problem) for problem in problems]
 
 
 def for_issuers(problem: dict[str, Any]) -> dict[str, Any]:

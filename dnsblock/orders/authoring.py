@@ -5,7 +5,7 @@ Everything here is read from files of the author. It needs no configuration and 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dnsblock import document
@@ -14,6 +14,7 @@ from dnsblock.orders.intake import documents_in
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, Order, load_entries_file, parse
 from dnsblock.orders.orders import Orders
+from dnsblock.orders.writing import NewOrder
 from dnsblock.signatures.allowed_signers import LineRefused, parse_line
 from dnsblock.signatures.sshsig import ORDER_NAMESPACE
 
@@ -66,6 +67,20 @@ def previous_of(orders: IssuerOrders) -> Previous | None:
     """The last of these orders; None if they have no numbers."""
     last = orders.chain.last
     return None if last is None or last.seq is None else Previous(last.order_id, last.seq, last.sha256)
+
+
+def numbered(order: NewOrder, orders: IssuerOrders) -> NewOrder:
+    """The order with the next `seq` and its `prev`. Without them if the issuer does not number its orders.
+
+    Raises `Refused` if an earlier order is missing: then the last one is unknown.
+    """
+    if (gap := orders.chain.gap) is not None:
+        reason = f"the order with seq {gap} is missing on the server, so the last one is unknown"
+        raise Refused([Problem("--after", None, "", reason)])
+    if not orders.lives:
+        return replace(order, seq=1)
+    previous = previous_of(orders)
+    return order if previous is None else replace(order, seq=previous.seq + 1, prev=previous.sha256)
 
 
 def original(file: Path, uri: str | None) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -134,6 +135,28 @@ def test_an_operator_accepts_a_rejected_list_and_rolls_it_back(api: IssuersApi):
         assert done.headers["location"] == "/console/versions?done=rolled-back"
         assert api.subject.query("casino.example").rcode == "NOERROR"
         assert api.subject.cli("why", "casino.example").json["verdict"] == "blocked"
+
+
+def test_an_operator_exempts_a_name_from_lists_and_never_from_an_order(api: IssuersApi):
+    """As `dnsblock allow`; its page names the operator; a wrong time or a missing reason changes nothing."""
+    start(api)
+    until = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+    good = {"name": "slot.example", "until": until, "reason": "a mistake of the list"}
+    with browser(api, "chief") as operator:
+        assert operator.post("/exceptions", {**good, "until": "soon"}).status_code == 400
+        assert operator.post("/exceptions", {**good, "reason": ""}).status_code == 422
+        assert operator.post("/exceptions", {**good, "match": "x"}).status_code == 422
+        assert operator.post("/exceptions", {**good, "name": "one.example"}).status_code == 409
+        assert api.subject.cli("why", "slot.example").json["verdict"] == "blocked"
+        done = operator.post("/exceptions", good)
+        assert done.headers["location"] == "/console/exceptions?done=allowed"
+        assert api.subject.cli("why", "slot.example").json["verdict"] == "not blocked"
+        page = operator.get("/exceptions").text
+        assert "a mistake of the list" in page
+        assert "operator chief" in page
+        done = operator.post("/exceptions/end", {"name": "slot.example", "reason": "it was none"})
+        assert done.headers["location"] == "/console/exceptions?done=allowance-ended"
+        assert api.subject.cli("why", "slot.example").json["verdict"] == "blocked"
 
 
 def test_a_receipt_from_the_console_verifies_with_ssh_keygen(api: IssuersApi):

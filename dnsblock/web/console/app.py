@@ -1,6 +1,7 @@
 """The application of the console: routes, checks before each page, and the headers of every response."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,7 +15,9 @@ from dnsblock.errors import Refused
 from dnsblock.http.answers import OF_STATUS, ApiError, code_of
 from dnsblock.http.callers import caller_of
 from dnsblock.http.control import Control
+from dnsblock.http.orders import shown_to
 from dnsblock.http.paths import RawPath
+from dnsblock.http.submissions import Turns, turns_for
 from dnsblock.log import fault
 from dnsblock.web.console.beside import BASE
 from dnsblock.web.console.forms import read_form
@@ -41,6 +44,7 @@ HEADERS = {
     "strict-transport-security": "max-age=31536000",
     "cache-control": "no-store",
 }
+LARGE = 4  # large forms that are received at the same time
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 
 
@@ -80,7 +84,7 @@ class _Visits:
     """Makes a visit of each request, after all checks."""
 
     def __init__(self, control: Control, gate: ConsoleGate) -> None:
-        self._control, self._gate = control, gate
+        self._control, self._gate, self._turns = control, gate, Turns(LARGE)
 
     def endpoint(self, page: Page) -> Callable[[Request], Any]:
         """The handler of a route."""
@@ -97,17 +101,26 @@ class _Visits:
             else:
                 caller = caller_of(visitor.client, page.role)
             visit = Visit(request, self._control, self._gate, texts, visitor, caller)
-            if page.method == "POST":
-                visit = await self._with_form(page, visit)
-            try:
-                return await page.handler(visit)
-            except Refused as err:
-                self._gate.count_refused("REFUSED")
-                return visit.render(
-                    "error.html", status=409, reason="", problems=err.as_json(), code="REFUSED"
-                )
+            if page.method == "GET":
+                return await self._show(page, visit)
+            async with self._turn(page, visit):
+                return await self._show(page, await self._with_form(page, visit))
 
         return handle
+
+    async def _show(self, page: Page, visit: Visit) -> Response:
+        try:
+            return await page.handler(visit)
+        except Refused as err:
+            self._gate.count_refused("REFUSED")
+            problems = err.as_json() if visit.caller is None else shown_to(visit.caller, err.as_json())
+            return visit.render("error.html", status=409, reason="", problems=problems, code="REFUSED")
+
+    def _turn(self, page: Page, visit: Visit) -> AbstractAsyncContextManager[None]:
+        """The turn that a large form waits for. Only pages with a role take one. Raises `ApiError`."""
+        if visit.caller is None:
+            return nullcontext()
+        return turns_for(visit.request, page.limits.body, self._turns, str(visit.caller.principal))
 
     async def _with_form(self, page: Page, visit: Visit) -> Visit:
         """The visit with the form that was sent, if it is of this session. Raises `ApiError`.

@@ -19,6 +19,8 @@ DONE: Mapping[str, str] = {
     "rolled-back": "The lists of the earlier serial are in force again.",
     "reloaded": "Configuration, orders and lists were read again.",
     "purged": "The cache is purged.",
+    "allowed": "The exception is in force.",
+    "allowance-ended": "The exception has ended.",
     "restored": "The ledger is accepted as it is.",
 }
 LANGUAGES: Mapping[str, str] = {"id": "Bahasa Indonesia", "en": "English"}

@@ -2,8 +2,10 @@
 
 from dnsblock.web.console.page import Page
 from dnsblock.web.console.pages import (
+    exceptions,
     lists,
     maintenance,
+    new_order,
     orders,
     overview,
     proof,
@@ -16,7 +18,9 @@ PAGES: tuple[Page, ...] = (
     *signing_in.PAGES,
     *overview.PAGES,
     *orders.PAGES,
+    *new_order.PAGES,
     *lists.PAGES,
+    *exceptions.PAGES,
     *versions.PAGES,
     *search.PAGES,
     *proof.PAGES,
