@@ -65,8 +65,10 @@ class Readiness:
         publisher = self._control.view(DAEMON).publisher
         if publisher.is_stopping:
             return "the daemon is stopping"
-        if not publisher.last_publish.ok and not publisher.entries:
-            return "nothing is enforced, since the last publish failed: see `dnsblock status`"
+        if not publisher.entries and (publisher.lists.missing or not publisher.last_publish.ok):
+            return (
+                "nothing is enforced: a list has no version, or the last publish failed (`dnsblock status`)"
+            )
         async with self._checking:
             if time.monotonic() >= self._until:
                 self._last = await self._unanswered()
