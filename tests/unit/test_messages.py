@@ -18,8 +18,8 @@ VALUE = "\x00"
 MOST = 64  # variants of one message
 # Words in rows that stand for something else; other words in capitals are codes.
 PLACEHOLDERS = [
-    *("ACTION", "ADDRESS", "FILE", "FORMAT", "ISSUER", "KIND", "METHOD", "N", "NAME"),
-    *("ORDER_ID", "PATH", "REASON", "SHA256", "ZONE"),
+    *("ACTION", "ADDRESS", "FILE", "FORMAT", "ISSUER", "KIND", "MATCH", "METHOD", "N", "NAME"),
+    *("ORDER_ID", "PATH", "READER", "REASON", "SHA256", "TIME", "ZONE"),
 ]
 
 # Notes are logged later: the functions that make them, what is put before them, their level.
