@@ -7,11 +7,12 @@ calls, large arguments and no callbacks.
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 __all__ = [
     "BUILD_PROFILE",
     "MAX_TRIES",
+    "SHOWN_FROM",
     "AccessControl",
     "Answer",
     "CacheOptions",
@@ -19,6 +20,8 @@ __all__ = [
     "CompiledList",
     "Counts",
     "Covering",
+    "DayCorrupt",
+    "DayCounts",
     "Dnstap",
     "Engine",
     "Forwarding",
@@ -34,6 +37,7 @@ __all__ = [
     "NamesUnusable",
     "NotAName",
     "NotCompiled",
+    "PastImpact",
     "PlacedZone",
     "PolicyZone",
     "Progress",
@@ -60,6 +64,7 @@ __all__ = [
     "is_newer",
     "keep_capabilities",
     "keep_net_bind_service",
+    "past_impact",
     "sealed_lines",
     "zone_files",
 ]
@@ -72,6 +77,8 @@ BUILD_PROFILE: str
 """`release` or `debug`. Measurements of a debug build are meaningless."""
 MAX_TRIES: int
 """The maximum number of upstream tries per query."""
+SHOWN_FROM: int
+"""The number of queries on a day from which on a name is stored in `DayCounts`."""
 
 class ListRefused(ValueError):  # noqa: N818
     """Content that cannot be compiled into a zone.
@@ -739,6 +746,63 @@ class ImpactRun:
     def counts(self, top: int) -> ImpactCounts:
         """The counts so far, with at most `top` names."""
 
+class DayCorrupt(ValueError):  # noqa: N818  # house style: named for what happened
+    """The bytes are no counts of a day. The only argument is the reason."""
+
+@final
+class DayCounts:
+    """Counts of queried names of a day. They hold no name with fewer than `SHOWN_FROM` queries."""
+
+    @staticmethod
+    def read(data: bytes) -> DayCounts:
+        """Reads and checks `data` of another one. Raises `DayCorrupt`."""
+
+    def plus(self, other: DayCounts, max_bytes: int) -> DayCounts:
+        """The sum of two parts of a day in at most `max_bytes`. Raises `DayCorrupt`."""
+
+    @property
+    def data(self) -> bytes:
+        """Text in gzip format."""
+
+    @property
+    def queries(self) -> int:
+        """All queries."""
+
+    @property
+    def listed(self) -> int:
+        """Those in the counts of names."""
+
+    @property
+    def bound(self) -> int:
+        """The most queries that are missing in the count of any name, or for a name that is missing."""
+
+    @property
+    def hours(self) -> int:
+        """A bit for each hour in which queries were counted."""
+
+    @property
+    def names(self) -> int:
+        """The number of names."""
+
+@final
+class PastImpact:
+    """The queries that a zone would have blocked on past days, after all zones that are enforced now."""
+
+    queries: int
+    listed: int  # queries in the counts of names
+    bound: int  # the sum of all days
+    blocked: int  # queries that the zone would have blocked, and no enforced zone decides now: at least
+    blocked_at_most: int
+    decided: int  # those for its names that an enforced zone decides now
+    blocking_entries: int  # entries that would have blocked a counted name
+    queried_entries: int  # entries with a counted name
+    blocked_by_day: list[int]
+    entries: list[tuple[str, Literal["exact", "subtree", "below"], int, int]]  # queries at least and at most
+    names: list[tuple[str, int]]  # the most queried names that would have been blocked
+
+def past_impact(zone: PolicyZone, snapshot: Snapshot, days: list[DayCounts], *, top: int) -> PastImpact:
+    """Sums the counts of these days, with at most `top` entries and names. Raises `DayCorrupt`."""
+
 @final
 class Listening:
     """Bound listen addresses that are not served yet."""
@@ -863,6 +927,15 @@ class Engine:
 
     def end_impact_run(self) -> None:
         """Removes the impact run, if any."""
+
+    def count_queries(self, max_bytes: int | None) -> None:
+        """Counts queried names in so much memory from now on; None: not any more. Drops the counts so far."""
+
+    def query_counts(self, *, hours: int, max_bytes: int, clears: bool) -> DayCounts | None:
+        """The counts so far in at most `max_bytes`; None while nothing is counted.
+
+        `clears`: they start again at zero. Each query is in this result or in the next one.
+        """
 
     def stop(self, timeout_ms: int) -> None:
         """Stops accepting queries, answers outstanding ones, and joins. May be called again."""

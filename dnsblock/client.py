@@ -255,6 +255,21 @@ class Client:
         timeout = seconds + LONG_TIMEOUT_SECONDS
         return self._ask("POST", "/v1/impact", params=params, content=b"", timeout=timeout)
 
+    def past_impact(
+        self, file: str, data: bytes, *, match: str | None, zone: str | None, days: int, top: int
+    ) -> dict[str, Any]:
+        """The effect that an order or a list would have had on past days. Raises `Refused`."""
+        params = {"file": file, "days": str(days), "top": str(top)}
+        params |= {} if match is None else {"match": match}
+        params |= {} if zone is None else {"zone": zone}
+        return self._ask("POST", "/v1/impact/past", params=params, content=data, timeout=LONG_TIMEOUT_SECONDS)
+
+    def past_impact_of_order(self, issuer: str, order_id: str, *, days: int, top: int) -> dict[str, Any]:
+        """The same for an order in the ledger. Raises `Refused`."""
+        params = {"file": f"order {order_id} of {issuer}", "issuer": issuer, "order_id": order_id}
+        params |= {"days": str(days), "top": str(top)}
+        return self._ask("POST", "/v1/impact/past", params=params, content=b"", timeout=LONG_TIMEOUT_SECONDS)
+
     def impact_progress(self) -> dict[str, Any] | None:
         """The counts so far of the impact run, if one is running."""
         running: dict[str, Any] | None = self._ask("GET", "/v1/impact")["running"]

@@ -354,6 +354,13 @@ class HistoryOptions(Options):
     snapshots: Annotated[int, Number, Field(ge=2, le=1_000_000)] = 10_000  # recorded serials
 
 
+class QueryCounts(Options):
+    """Counts of queried names, without clients (docs/privacy.md)."""
+
+    memory_mb: Annotated[int, Number, Field(ge=16, le=1024)] = 48  # MiB; a quarter of it is used on disk, too
+    days: Annotated[int, Number, Field(ge=1, le=366)] = 31  # then they are removed
+
+
 class Log(Options):
     """The log on standard error."""
 
@@ -390,6 +397,7 @@ class Config(Options):
     probes: Probes | None = as_written({})  # null: none
     exports: Annotated[tuple[ExportFile, ...], Field(max_length=16)] = ()  # files for other software
     history: HistoryOptions = as_written({})
+    query_counts: QueryCounts | None = None  # null: queried names are not counted
     ledger: LedgerOptions = as_written({})
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
     control: SocketPath = as_written(DEFAULT_SOCKET)

@@ -19,6 +19,7 @@ from dnsblock.checkpoints import Checkpoints
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_file import load
+from dnsblock.counting import QueryCounting
 from dnsblock.errors import Refused, as_refused
 from dnsblock.exports import Exports
 from dnsblock.http.api import control_app
@@ -112,7 +113,7 @@ class Daemon:
         self.checkpoints = Checkpoints(self.publisher)
         self.exports = Exports(self.publisher)
         self.landing = self._resources.enter_context(Landing(self.publisher))
-        self.webhooks = Webhooks(self.publisher)
+        self.webhooks, self.counting = Webhooks(self.publisher), QueryCounting(self.publisher, self.engine)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
 
@@ -134,6 +135,7 @@ class Daemon:
                 self._leave(successor if is_restart else None)
                 # Status and metrics are available until the last query is answered.
                 await self._stop_engine()
+                await self.counting.close()
         finally:
             await asyncio.to_thread(self.engine.stop, 0)
             self._resources.close()
@@ -189,6 +191,7 @@ class Daemon:
                     self.exports.run(),
                     self.landing.run(),
                     self.webhooks.run(),
+                    self.counting.run(),
                     replace_corrupt(lambda: self.publisher.lists, hooks.publish, self.metrics.corrupt),
                 )
             ]

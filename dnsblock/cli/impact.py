@@ -1,4 +1,4 @@
-"""The command `impact`: counts the queries that an order or a list would block."""
+"""The command `impact`: counts the queries that an order or a list would block, or would have blocked."""
 
 import json
 import os
@@ -35,8 +35,11 @@ RETRY_SECONDS = 0.5
     shell_complete=issuer_names,
     help="With --order: the issuer, if several have an order with this number.",
 )
+@click.option("--seconds", type=click.IntRange(1, 3600), show_default="60", help="Duration of the count.")
 @click.option(
-    "--seconds", type=click.IntRange(1, 3600), default=60, show_default=True, help="Duration of the count."
+    "--days",
+    type=click.IntRange(1, 366),
+    help="Instead of --seconds: the last days (UTC), from the counts of the option query_counts.",
 )
 @click.option(
     "--match",
@@ -60,7 +63,8 @@ def impact(
     file: Path | None,
     number: str | None,
     issuer: str | None,
-    seconds: int,
+    seconds: int | None,
+    days: int | None,
     match: str | None,
     zone: str | None,
     top: int,
@@ -70,20 +74,33 @@ def impact(
     FILE is an order document (.yaml, .yml, .json) or a list in a detected format; for csv, give --zone. For
     the given time, its names are counted as in a shadow zone below all other zones. Ctrl-C ends the count
     early and prints the result so far.
+
+    With --days, the result comes at once, from the counts of queried names (query_counts). It is a lower and
+    an upper limit, because names that were queried fewer than ten times are not stored.
     """
     client = client_of(config_path)
     if (file is None) == (number is None):
         leave(Exit.USAGE, "give either FILE or --order NUMBER")
+    if seconds is not None and days is not None:
+        leave(Exit.USAGE, "give either --seconds or --days")
+    seconds = 60 if seconds is None else seconds
+    ask: Callable[[], dict[str, Any]]
     if number is not None:
         owner = issuer_of(client, number, issuer)
         ask = partial(client.impact_of_order, owner, number, seconds=seconds, top=top)
+        if days is not None:
+            ask = partial(client.past_impact_of_order, owner, number, days=days, top=top)
     else:
         data = read_bytes(cast(Path, file), max_bytes=MAX_CANDIDATE_BYTES)
         called = os.fsencode(cast(Path, file)).decode("utf-8", "replace")
         ask = partial(client.impact, called, data, match=match, zone=zone, seconds=seconds, top=top)
-    report = _await_report(client, ask, seconds)
+        if days is not None:
+            ask = partial(client.past_impact, called, data, match=match, zone=zone, days=days, top=top)
+    report = ask() if days is not None else _await_report(client, ask, seconds)
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
+    elif days is not None:
+        _print_past(report)
     else:
         _print_impact(report)
 
@@ -111,9 +128,7 @@ def _print_impact(report: dict[str, Any]) -> None:
     click.echo(
         f"{printable(report['file'])}: {report['names']:,} names, counted for {report['elapsed']:.0f} seconds"
     )
-    if report["passed_over"]:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report["passed_over"].items())
-        click.echo(f"skipped lines: {reasons}")
+    _print_passed_over(report)
     rows = [
         ["would have blocked", f"{report['blocked']:,}", f"{report['blocking_names']:,}"],
         ["already decided", f"{report['decided']:,}", f"{report['decided_names']:,}"],
@@ -123,3 +138,40 @@ def _print_impact(report: dict[str, Any]) -> None:
     click.echo(f"{report['share']:.4%} of all {report['queries']:,} queries would have been blocked")
     if report["top"]:
         print_table(["name", "queries"], [[row["name"], f"{row['queries']:,}"] for row in report["top"]])
+
+
+def _print_passed_over(report: dict[str, Any]) -> None:
+    if report["passed_over"]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report["passed_over"].items())
+        click.echo(f"skipped lines: {reasons}")
+
+
+def _print_past(report: dict[str, Any]) -> None:
+    file, days = printable(report["file"]), f"{report['first_day']} to {report['last_day']} (UTC)"
+    click.echo(f"{file}: {report['names']:,} names, {days}")
+    _print_passed_over(report)
+    click.echo(f"counted in {report['hours_counted']:,} of {report['hours']:,} hours")
+    rows = [
+        ["would have blocked", f"{report['blocked']:,}", f"{report['blocking_names']:,}"],
+        ["already decided", f"{report['decided']:,}", f"{report['decided_names']:,}"],
+        ["no name stored", "", f"{report['unlisted_names']:,}"],
+    ]
+    print_table(["", "queries", "names"], rows)
+    click.echo(
+        f"between {report['share']:.4%} and {report['share_at_most']:.4%} of all {report['queries']:,} "
+        "queries would have been blocked"
+    )
+    click.echo(
+        f"{report['unlisted']:,} queries are for names that are not stored, since they were queried fewer "
+        f"than {report['shown_from']} times a day or too rarely for query_counts.memory_mb"
+    )
+    if report["entries"]:
+        rows = [
+            [row["name"], row["match"], f"{row['queries']:,}", f"{row['at_most']:,}"]
+            for row in report["entries"]
+        ]
+        print_table(["entry", "match", "queries", "at most"], rows)
+    if report["top"]:
+        print_table(
+            ["queried name", "queries"], [[row["name"], f"{row['queries']:,}"] for row in report["top"]]
+        )

@@ -31,6 +31,7 @@ from dnsblock.http.models_queries import PurgeQuery, WhyQuery
 from dnsblock.http.models_status import Status, Work
 from dnsblock.http.order_check import order_check_routes
 from dnsblock.http.orders import Site, operator_routes, orders_routes
+from dnsblock.http.past_impact import past_impact_routes
 from dnsblock.http.paths import RawPath
 from dnsblock.http.probes import probe_routes
 from dnsblock.http.receipts import receipt_routes
@@ -51,7 +52,7 @@ def control_app(control: Control, streams: Streams) -> ASGIApp:
     """The application behind the control socket. Permission to open the socket allows every request."""
     site = Site(local_caller, LIMITS, lambda _: None)
     app = Starlette(
-        routes=routes(control, site, streams),
+        routes=[*past_impact_routes(control), *routes(control, site, streams)],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},
     )
     return RawPath(app)

@@ -8,6 +8,7 @@ from typing import Protocol
 from dnsblock.actions import Actions
 from dnsblock.checkpoints import Checkpoints
 from dnsblock.config import Config
+from dnsblock.counting import QueryCounting
 from dnsblock.exports import Exports
 from dnsblock.http.connections import Connections
 from dnsblock.http.series import Series
@@ -100,6 +101,10 @@ class View(Protocol):
     @property
     def webhooks(self) -> Webhooks:
         """The servers of issuers that get events."""
+
+    @property
+    def counting(self) -> QueryCounting:
+        """The counts of queried names."""
 
     @property
     def statements(self) -> Statements:

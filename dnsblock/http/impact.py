@@ -58,7 +58,7 @@ async def _report(view: View, request: Request, what: ImpactQuery, run: Run) -> 
     watcher = asyncio.create_task(_end_when_gone(request, run))
     try:
         if what.order_id is not None:
-            order = _order(view, what.issuer or "", what.order_id)
+            order = order_of(view, what.issuer or "", what.order_id)
             candidate = await asyncio.to_thread(view.impact_runs.compile_order, order, view.config)
         else:
             read = (what.file, data, what.match, view.config, what.zone)
@@ -68,7 +68,8 @@ async def _report(view: View, request: Request, what: ImpactQuery, run: Run) -> 
         watcher.cancel()
 
 
-def _order(view: View, issuer: str, order_id: str) -> Order:
+def order_of(view: View, issuer: str, order_id: str) -> Order:
+    """An order in the ledger. Raises `Refused`."""
     life = view.state.known.of(issuer).latest(order_id)
     if life is None:
         reason = "no order with this order_id is in the ledger: see `dnsblock order list`"

@@ -29,6 +29,7 @@ from dnsblock.clock import utc_now
 from dnsblock.config_zones import Zone
 from dnsblock.errors import FetchCode
 from dnsblock.http.control import View
+from dnsblock.http.count_metrics import query_counts
 from dnsblock.http.dnstap_metrics import dnstap
 from dnsblock.http.export_metrics import exports
 from dnsblock.http.list_metrics import lists
@@ -389,15 +390,11 @@ def _enforced(view: View) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "dnsblock_ledger_records", "Records in the ledger in force.", len(recorder.ledger.records)
     )
-    yield GaugeMetricFamily(
-        *(
-            "dnsblock_ledger_mismatch",
-            "1 if the ledger lacks acknowledged records; nothing is published then.",
-        ),
-        int(recorder.mismatch is not None),
-    )
+    lacks = "1 if the ledger lacks acknowledged records; nothing is published then."
+    yield GaugeMetricFamily("dnsblock_ledger_mismatch", lacks, int(recorder.mismatch is not None))
     yield from _checkpoints(view)
     yield from exports(view)
+    yield from query_counts(view)
     yield from transfers(view)
     yield from webhooks(view)
     yield GaugeMetricFamily(

@@ -26,6 +26,7 @@ from dnsblock._engine import (
     Rule,
 )
 from dnsblock.config import Config
+from dnsblock.config_zones import Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.compile import Options
 from dnsblock.lists.guards import rejected
@@ -35,6 +36,7 @@ from dnsblock.orders.entry import Entry
 from dnsblock.orders.order import Order, parse
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.policy import ReadingProgress
+from dnsblock.policy.zones import list_zone
 
 MAX_SECONDS = 3600  # the limit of the engine's counters
 REJECTED_PERCENT = 1.0  # of a list's lines; the default of the zone option
@@ -103,7 +105,12 @@ def compile_candidate(
             raise Refused([Problem(file, None, match, reason)])
         candidate = candidate_of(parse(file, data), config)
     else:
-        candidate = _of_names(file, data, _options(match, config, source))
+        zone = _zone(source, config)
+        if zone is not None and zone.kind == "rpz" and match is not None:
+            raise Refused(
+                [Problem(file, None, match, "match belongs to a list: a policy zone has wildcards")]
+            )
+        candidate = _of_names(file, data, zone, match, config)
     if candidate.zone.entries == 0:
         reason = "holds no name" if not candidate.passed_over else "holds no name that a list may block"
         raise Refused([Problem(file, None, "", reason)])
@@ -144,19 +151,27 @@ def _rule(entry: Entry, usual: str, config: Config) -> Rule:
     return actions.get(config.answer(profile or usual).action, _BLOCKS)
 
 
-def _options(match: Match | None, config: Config, source: str | None) -> Options:
-    """The options for reading a list: those of a zone, or any detected format."""
+def _zone(source: str | None, config: Config) -> Zone | None:
+    """The zone whose options are used to read the names; None: any detected format of lists."""
     if source is None:
-        return Options.for_impact_run(match, config)
-    zone = next((zone for zone in config.zones if zone.name == source and zone.kind == "list"), None)
+        return None
+    kinds = ("list", "rpz")
+    zone = next((zone for zone in config.zones if zone.name == source and zone.kind in kinds), None)
     if zone is None:
         raise Refused([Problem(f"list {source}", None, "", "there is no such list")])
+    return zone
+
+
+def _options(zone: Zone | None, match: Match | None, config: Config) -> Options:
+    if zone is None:
+        return Options.for_impact_run(match, config)
     options = Options.of(zone, config)
     return options if match is None else replace(options, match=match)
 
 
-def _of_names(file: str, data: bytes, options: Options) -> Candidate:
-    """A list without protected names, since they would not be enforced either."""
+def _of_names(file: str, data: bytes, zone: Zone | None, match: Match | None, config: Config) -> Candidate:
+    """A list or policy zone without protected names, since they would not be enforced either."""
+    options = _options(zone, match, config)
     try:
         with NamedTemporaryFile(prefix="dnsblock-impact-") as text:
             text.write(data)
@@ -174,6 +189,8 @@ def _of_names(file: str, data: bytes, options: Options) -> Candidate:
         bad = [*report.of_kind("rejected"), *report.of_kind("left out")]
         lines = [one.problem for one in sorted(bad, key=lambda one: one.line)]
         raise Refused([*lines, Problem(file, None, "", str(finding))])
+    if zone is not None and zone.kind == "rpz":
+        return Candidate(list_zone(zone, config, compiled.names), report.rejected_by)
     return Candidate(PolicyZone.from_names(_NAME, compiled.names, _BLOCKS), report.rejected_by)
 
 

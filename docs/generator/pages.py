@@ -31,6 +31,7 @@ NAVIGATION = {
         "docs/zone-transfer",
         "docs/export",
         "docs/landing",
+        "docs/query-counts",
         "docs/probe",
         "docs/ledger",
         "docs/fleet-tree",

@@ -24,6 +24,7 @@ use crate::impact::ImpactRun;
 use crate::limits::{ConnectionCounts, Limiter};
 use crate::notify::Notified;
 use crate::policy::{PolicyZone, Snapshot, seed};
+use crate::query_counts::QueryCounts;
 use crate::rules::Rules;
 use crate::shared::{Serving, Settings, Shared};
 use crate::transport::listeners::{self, Bound, Inherited, Listening, NotBound, is_among};
@@ -234,7 +235,8 @@ impl Engine {
         control.slots = known;
         self.shared.cache.resize(rules.cache.bytes);
         self.serve(control, |before| {
-            let (generation, impact_run) = (before.generation + 1, before.impact_run.clone());
+            let generation = before.generation + 1;
+            let (impact_run, query_counts) = (before.impact_run.clone(), before.query_counts.clone());
             Serving {
                 snapshot,
                 rules,
@@ -246,6 +248,7 @@ impl Engine {
                 tcp,
                 dnstap: dnstap.clone(),
                 impact_run,
+                query_counts,
             }
         });
         let others = control.outputs.iter().filter(|output| !is_same_output(&Some(output.tap()), &dnstap));
@@ -350,6 +353,16 @@ impl Engine {
         if self.shared.serving.load().impact_run.is_some() {
             self.serve(&mut control, |before| Serving { impact_run: None, ..before.clone() });
         }
+    }
+
+    /// Counts queried names in so many bytes from now on, or not any more. Counts so far are dropped.
+    pub fn count_queries(&self, bytes: Option<usize>) {
+        let query_counts = bytes.map(|bytes| Arc::new(QueryCounts::new(bytes)));
+        self.serve(&mut lock(&self.control), |before| Serving { query_counts, ..before.clone() });
+    }
+
+    pub fn query_counts(&self) -> Option<Arc<QueryCounts>> {
+        self.shared.serving.load().query_counts.clone()
     }
 
     /// Frees snapshots that no worker thread reads, and returns the events since the last call. The

@@ -12,7 +12,8 @@
 //! * [`limits`]: rate limits and connection limits. [`failures`]: questions that failed a moment
 //!   ago and are not sent again. [`suffixes`]: the public suffix list.
 //! * [`policy`], [`list`]: policy zones and snapshots, their lookup and their compiler. [`impact`]:
-//!   counts what one more zone would block. [`export`] writes zones for other software.
+//!   counts what one more zone would block, and [`query_counts`] what it would have blocked. [`export`]
+//!   writes zones for other software.
 //! * [`cache`]: cached responses of upstreams.
 //! * [`upstream`]: forwarding: choice of an upstream, health, timeouts, coalescing.
 //! * [`response`]: an upstream's response, parsed once. [`chain`] follows it to its targets,
@@ -50,6 +51,7 @@ pub mod policy;
 pub mod prefix;
 #[cfg(feature = "python")]
 mod python;
+pub mod query_counts;
 pub mod relay;
 pub mod response;
 pub mod rules;

@@ -19,6 +19,7 @@ mod counts;
 mod lists;
 mod policy;
 mod privileges;
+mod query_counts;
 mod running;
 mod settings;
 mod transfers;
@@ -47,6 +48,9 @@ mod _engine {
     use super::running::{Engine, ImpactCounts, ImpactRun, Listening};
 
     #[pymodule_export]
+    use super::query_counts::{DayCorrupt, DayCounts, PastImpact, past_impact};
+
+    #[pymodule_export]
     use super::transfers::{RecordChanges, Soa, Transfer, TransferFailed, TsigKey, is_newer};
 
     #[pymodule_export]
@@ -64,6 +68,9 @@ mod _engine {
 
     #[pymodule_export]
     const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+
+    #[pymodule_export]
+    const SHOWN_FROM: u32 = crate::query_counts::SHOWN_FROM;
 
     #[pymodule_export]
     const MAX_TRIES: usize = crate::upstream::MAX_TRIES;

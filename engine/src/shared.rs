@@ -17,6 +17,7 @@ use crate::message::{Query, QueryClient};
 use crate::name::{Name, Walk};
 use crate::notify::Notified;
 use crate::policy::{Judges, LookupStep, Shadow, ShadowMatch, Snapshot};
+use crate::query_counts::QueryCounts;
 use crate::response::Response;
 use crate::rules::Rules;
 use crate::targets::would_block_target;
@@ -94,6 +95,8 @@ pub struct Serving {
     pub dnstap: Option<Arc<Tap>>,
     /// Beside the snapshot, so that no publish ends it.
     pub impact_run: Option<Arc<ImpactRun>>,
+    /// Counts queried names, if that is configured.
+    pub query_counts: Option<Arc<QueryCounts>>,
 }
 
 impl Serving {
@@ -110,6 +113,7 @@ impl Serving {
             tcp: settings.tcp,
             dnstap: None,
             impact_run: None,
+            query_counts: None,
         }
     }
 

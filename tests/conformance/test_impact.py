@@ -145,6 +145,27 @@ def test_impact_of_a_list_counts_only_entries_that_would_be_enforced(
     assert "no such list" in subject.cli("impact", str(file), "--zone", "x").refusal[0]
 
 
+def test_impact_of_a_policy_zone_counts_what_its_records_would_block(
+    subject: Subject, upstream: StubUpstream
+):
+    """`--zone` of an RPZ zone reads the file as such a zone, with wildcards and passthru."""
+    zone = {"name": "rpz.example", "rpz": {"file": "policy.zone"}, "answer": "given", "mode": "shadow"}
+    head = "$ORIGIN rpz.example.\n@ 60 SOA localhost. nobody.invalid. 1 60 60 60 60\n@ NS localhost.\n"
+    lists = {"policy.zone": head + "other.example CNAME .\n"}
+    subject.start(upstreams=[upstream.address], zones=[zone], lists=lists, inbox=None)
+    tried = "nx.example CNAME .\n*.wild.example CNAME *.\npass.wild.example CNAME rpz-passthru.\n"
+    file = written(subject, head + tried, "tried.zone")
+    with impact(subject, file, "--zone", "rpz.example") as running:
+        ask(subject, "nx.example", 2)
+        ask(subject, "a.wild.example", 3)
+        ask(subject, "pass.wild.example", 4)
+        ask(subject, "below.nx.example", 5)
+        report = ended(running)
+    assert (report["queries"], report["blocked"]) == (14, 5)
+    (line,) = subject.cli("impact", str(file), "--zone", "rpz.example", "--match", "exact").refusal
+    assert "match belongs to a list" in line
+
+
 def test_impact_counts_targets(subject: Subject, upstream: StubUpstream):
     """Cached responses count as well, also those from before the run; the report names the entry."""
     target = wire.name_to_wire("edge.planned.example")

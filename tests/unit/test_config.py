@@ -86,6 +86,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     text = REFERENCE.read_text().replace("answers: {}\n", "answers:\n").replace("zones: []\n", "zones:\n")
     text = text.replace("orders: null", "orders: orders").replace("witnesses: []\n", "witnesses:\n")
     text = text.replace("exports: []\n", "exports:\n").replace("webhooks: []\n", "webhooks:\n")
+    text = text.replace("query_counts: null\n", "query_counts:\n")
     text = text.replace("issuers: []\n", "issuers:\n").replace("api: null\n", "api:\n")
     text = text.replace("console: null\n", "console:\n")
     text = text.replace("landing: null\n", "landing:\n")
@@ -102,6 +103,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     assert config.console is not None
     assert config.landing is not None
     assert config.dnstap is not None
+    assert config.query_counts is not None
     assert [export.origin for export in config.exports] == ["rpz.isp.example"]
     assert [webhook.name for webhook in config.webhooks] == ["kominfo"]
     zones = ["kominfo", "national", "malware", "badnets", "planned", "rpz.example", "trustpositifkominfo"]

@@ -284,6 +284,7 @@ exports: [{file: names.txt, format: text}]
 landing: {listen: ["127.0.0.1:0"], url: "http://l.example", organization: I, contact: "tel:1"}
 webhooks: [{name: hook, issuer: ministry.example, url: "https://127.0.0.1:1/", secret_file: hook.secret}]
 dnstap: {socket: no-reader.sock}
+query_counts: {}
 orders: orders
 zones:
   - {name: ministry, issuer: ministry.example, unsigned: accept, answer: sinkhole}

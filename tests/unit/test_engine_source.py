@@ -23,6 +23,7 @@ LAYERS = [
     {"chain", "relay"},
     {"response"},
     {"list", "transfer", "transport"},
+    {"query_counts"},
     {"policy", "limits", "nat64", "message"},
     {"name", "prefix", "cookie", "digests", "events", "sealed", "sys", "tsig"},
 ]

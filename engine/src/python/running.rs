@@ -11,9 +11,11 @@ use pyo3::prelude::*;
 
 use super::counts::Counts;
 use super::policy::{PolicyZone, Snapshot};
+use super::query_counts::DayCounts;
 use super::settings::{Rules, Settings};
 use crate::cache::Purge;
 use crate::engine::{self, EngineError};
+use crate::query_counts::day::Day;
 use crate::transport::listeners::{self, Bound, Inherited};
 use crate::{impact, sys};
 
@@ -86,6 +88,21 @@ impl Engine {
 
     fn end_impact_run(&self, py: Python<'_>) {
         py.detach(|| self.0.end_impact_run());
+    }
+
+    fn count_queries(&self, py: Python<'_>, max_bytes: Option<usize>) {
+        py.detach(|| self.0.count_queries(max_bytes));
+    }
+
+    #[pyo3(signature = (*, hours, max_bytes, clears))]
+    fn query_counts(&self, py: Python<'_>, hours: u32, max_bytes: usize, clears: bool) -> Option<DayCounts> {
+        let table = self.0.query_counts()?;
+        let day = py.detach(|| {
+            let day = Day::of(&table.counted(clears), hours, max_bytes);
+            sys::trim_heap();
+            day
+        });
+        Some(DayCounts(day))
     }
 
     fn stop(&self, py: Python<'_>, timeout_ms: u64) {

@@ -14,6 +14,7 @@ use crate::notify::Notify;
 use crate::outcome::Outcome;
 use crate::policy::names::SEED;
 use crate::policy::{Judges, LookupStep};
+use crate::query_counts::Place;
 use crate::shared::Serving;
 use crate::sys::BATCH;
 use crate::upstream::Origin;
@@ -51,6 +52,8 @@ impl Messages for Message<'_> {
 pub(super) struct Queries {
     queries: Vec<Query>,
     walks: Vec<Walk>,
+    /// Where their names are counted.
+    places: Vec<Place>,
     passed: Vec<Passed>,
 }
 
@@ -60,6 +63,7 @@ impl Queries {
         Queries {
             queries: vec![Query::blank(); BATCH],
             walks: (0..BATCH).map(|_| walk()).collect(),
+            places: vec![Place::default(); BATCH],
             passed: Vec::with_capacity(BATCH),
         }
     }
@@ -69,7 +73,7 @@ impl Worker {
     /// Serves a batch. Each step runs over the whole batch, so that the memory that it prefetches
     /// has arrived when the next step reads it.
     pub(super) fn serve(&mut self, messages: &impl Messages, serving: &Serving, buffers: &mut Queries) {
-        let Queries { queries, walks, passed } = buffers;
+        let Queries { queries, walks, places, passed } = buffers;
         // A panic may have left queries of the previous batch.
         passed.clear();
         let count = messages.count();
@@ -94,10 +98,13 @@ impl Worker {
                 }
             }
         }
+        if let Some(counts) = &serving.query_counts {
+            undecided().for_each(|index| places[index] = counts.place(walks[index].text()));
+        }
         for index in undecided() {
             let Some(message) = messages.get(index) else { continue };
-            let (query, walk) = (&queries[index], &walks[index]);
-            match catch_unwind(AssertUnwindSafe(|| self.decide(&message, query, walk, serving))) {
+            let (query, walk, place) = (&queries[index], &walks[index], places[index]);
+            match catch_unwind(AssertUnwindSafe(|| self.decide(&message, query, walk, place, serving))) {
                 Ok(Some((follow, zone))) => passed.push(Passed::new(index, query, follow, zone)),
                 Ok(None) => {}
                 Err(_) => self.drop_after_panic(&message.origin),
@@ -143,6 +150,7 @@ impl Worker {
         message: &Message,
         query: &Query,
         walk: &Walk,
+        place: Place,
         serving: &Serving,
     ) -> Option<(Option<Name>, Option<Judges>)> {
         let (rules, now, out) = (&serving.rules, self.unix, self.slot(&message.origin));
@@ -154,6 +162,9 @@ impl Worker {
         }
         if serving.has_shadows() {
             serving.count_shadows(&self.counters, &query.name, walk, query.head.hop.client());
+        }
+        if let Some(counts) = &serving.query_counts {
+            counts.count(walk.text(), place);
         }
         self.carry_out(verdict, query, &message.origin, serving)
     }
