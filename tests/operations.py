@@ -406,6 +406,20 @@ LISTS = [
         answers={200: ("Whether there was one.", models_policy.ImpactEnded)},
         problems={},
     ),
+    Operation(
+        tag="Lists",
+        method="post",
+        path="/v1/impact/past",
+        id="pastImpact",
+        role="watch",
+        summary="estimates what an order or a list would have blocked on past days",
+        description="The body is an order document or a list. Takes the option `query_counts`. Names that "
+        "were queried fewer than ten times a day are in no figure about a name or an entry.",
+        query=models_queries.PastImpactQuery,
+        body=CANDIDATE,
+        answers={200: ("The estimate.", models_policy.PastImpactReport)},
+        problems=REFUSED | INVALID | BODY,
+    ),
 ]
 WEBHOOKS = [
     Operation(

@@ -52,7 +52,7 @@ def control_app(control: Control, streams: Streams) -> ASGIApp:
     """The application behind the control socket. Permission to open the socket allows every request."""
     site = Site(local_caller, LIMITS, lambda _: None)
     app = Starlette(
-        routes=[*past_impact_routes(control), *routes(control, site, streams)],
+        routes=routes(control, site, streams),
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},
     )
     return RawPath(app)
@@ -66,6 +66,7 @@ def routes(control: Control, site: Site, streams: Streams) -> list[Route]:
         *lists_routes(control, identify),
         *log_routes(control, identify),
         *impact_routes(control, identify),
+        *past_impact_routes(control, identify),
         *export_routes(control, identify),
         *allow_routes(control, identify),
         *webhook_routes(control, identify),

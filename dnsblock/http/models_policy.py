@@ -303,6 +303,52 @@ class ImpactReport(ImpactProgress):
     passed_over: dict[str, int] = Field(description="Lines that would not be enforced, by reason.")
 
 
+class PastImpactEntry(StaffModel):
+    """An entry of the order or list."""
+
+    name: str
+    match: str
+    queries: Count = Field(description="At least.")
+    at_most: Count
+
+
+class PastImpactDay(StaffModel):
+    """A day, by UTC."""
+
+    day: str
+    hours: Count = Field(description="In which queries were counted.")
+    queries: Count
+    blocked: Count = Field(description="At least.")
+
+
+class PastImpactReport(StaffModel):
+    """The effect that an order or a list would have had on past days, without rare names."""
+
+    file: str
+    names: Count
+    first_day: str
+    last_day: str
+    days_counted: Count
+    hours_counted: Count
+    hours: Count = Field(description="Of all these days, the last one as a whole.")
+    shown_from: Count = Field(description="The fewest queries on a day with which a name is stored.")
+    queries: Count = Field(description="For any name.")
+    unlisted: Count = Field(description="Those that the counts of names lack, whatever their names.")
+    blocked: Count = Field(description="Queries that the order would have blocked: at least.")
+    blocked_at_most: Count
+    share: float = Field(description="Of all queries: at least.")
+    share_at_most: float
+    decided: Count = Field(description="Those for names of the order that an enforced zone decides now.")
+    name_error: Count = Field(description="The most queries that are missing in the count of any name.")
+    blocking_names: Count = Field(description="Entries that would have blocked a stored name.")
+    decided_names: Count = Field(description="Entries of which an enforced zone decides every stored name.")
+    unlisted_names: Count = Field(description="Entries without a stored name.")
+    entries: tuple[PastImpactEntry, ...]
+    top: tuple[QueriedName, ...]
+    by_day: tuple[PastImpactDay, ...]
+    passed_over: dict[str, int] = Field(description="Lines that would not be enforced, by reason.")
+
+
 class ImpactRunning(StaffModel):
     """The impact run that is in progress."""
 

@@ -12,6 +12,7 @@ from dnsblock.client import MAX_PROBED, MAX_SERIAL
 from dnsblock.config_exports import ExportFormat
 from dnsblock.orders.life import StateName
 from dnsblock.policy.impact import MAX_SECONDS, MAX_TOP, Match
+from dnsblock.policy.past_impact import MAX_DAYS
 from dnsblock.probe.checks import SAMPLE
 
 MAX_PAGE = 10_000  # orders in one response
@@ -216,13 +217,24 @@ class ExportQuery(Query):
     origin: Annotated[Name, Field(description="The name of the policy zone, for `rpz`.")] | None = None
 
 
-class ImpactQuery(Query):
-    """The query of POST /v1/impact."""
+class CandidateQuery(Query):
+    """An order or a list whose impact is asked for."""
 
     file: Annotated[str, Field(max_length=4096, description="A name for the body; `.yaml`: an order.")]
-    seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS), Whole]
     top: Annotated[int, Field(ge=0, le=MAX_TOP, description="The most queried names."), Whole]
     match: Annotated[Match, Field(description="Of the names of a list.")] | None = None
     zone: Annotated[Zone, Field(description="Read the list with the options of this zone.")] | None = None
     issuer: Annotated[Issuer, Field(description="With `order_id`: an order in the ledger.")] | None = None
     order_id: Number | None = None
+
+
+class ImpactQuery(CandidateQuery):
+    """The query of POST /v1/impact."""
+
+    seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS), Whole]
+
+
+class PastImpactQuery(CandidateQuery):
+    """The query of POST /v1/impact/past."""
+
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS), Whole]

@@ -1,48 +1,35 @@
-"""The handler for the impact of past days, from counts of queried names. Only the control socket has it."""
+"""The handler for the impact of past days, from counts of queried names."""
 
 import asyncio
-from typing import Annotated
 
-from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from dnsblock.client import MAX_CANDIDATE_BYTES
 from dnsblock.errors import Refused
-from dnsblock.http.answers import asked, body, refused
-from dnsblock.http.callers import local_caller, view_of
+from dnsblock.http.answers import answer, asked, body, refused
+from dnsblock.http.callers import Identify, view_of
 from dnsblock.http.control import Control, View
 from dnsblock.http.impact import order_of
-from dnsblock.policy.impact import MAX_TOP, Candidate, Match
-from dnsblock.policy.past_impact import MAX_DAYS
+from dnsblock.http.models_policy import PastImpactReport
+from dnsblock.http.models_queries import PastImpactQuery
+from dnsblock.policy.impact import Candidate
 
 
-class PastImpactQuery(BaseModel):
-    """The query of POST /v1/impact/past."""
-
-    file: Annotated[str, Field(max_length=4096)]
-    days: Annotated[int, Field(ge=1, le=MAX_DAYS)]
-    top: Annotated[int, Field(ge=0, le=MAX_TOP)]
-    match: Match | None = None
-    zone: Annotated[str, Field(max_length=63)] | None = None
-    issuer: Annotated[str, Field(max_length=63)] | None = None  # with order_id: an order in the ledger
-    order_id: Annotated[str, Field(max_length=200)] | None = None
-
-
-def past_impact_routes(control: Control) -> list[Route]:
+def past_impact_routes(control: Control, identify: Identify) -> list[Route]:
     """`/v1/impact/past`."""
 
-    async def post_past(request: Request) -> JSONResponse:
+    async def post_past(request: Request) -> Response:
         """Takes an order document or a list as the body."""
-        what, view = asked(request, PastImpactQuery), await view_of(control, local_caller, request)
+        view, what = await view_of(control, identify, request), asked(request, PastImpactQuery)
         data = await body(request, what.file, MAX_CANDIDATE_BYTES)
         try:
             candidate = await asyncio.to_thread(_compiled, view, what, data)
             report = await view.counting.impact(what.file, candidate, what.days, what.top)
         except Refused as err:
             raise refused(err) from err
-        return JSONResponse(dict(report))
+        return answer(PastImpactReport, report)
 
     return [Route("/v1/impact/past", post_past, methods=["POST"])]
 

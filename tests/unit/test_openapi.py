@@ -18,7 +18,7 @@ from dnsblock.http.callers import local_caller
 from dnsblock.http.events import Streams
 from dnsblock.http.orders import Site
 from dnsblock.orders.state import derive
-from dnsblock.policy import allowed, explain, impact, lifting, order_facts, past, trial, verdicts
+from dnsblock.policy import allowed, explain, impact, lifting, order_facts, past, past_impact, trial, verdicts
 
 from .helpers import block, known, unblock
 
@@ -69,6 +69,9 @@ def test_the_description_has_every_path_and_no_other():
         (models_policy.UnknownOrder, past.Unknown),
         (models_policy.EnforcedThen, past.Enforced),
         (models_policy.ZoneDifference, past.ZoneDifference),
+        (models_policy.PastImpactReport, past_impact.PastImpact),
+        (models_policy.PastImpactEntry, past_impact.Entry),
+        (models_policy.PastImpactDay, past_impact.Day),
         (models_policy.QueriedName, impact.Named),
         (models_policy.ImpactProgress, impact.Progress),
         (models_policy.ImpactReport, impact.Impact),
