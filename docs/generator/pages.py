@@ -21,6 +21,7 @@ NAVIGATION = {
     "Start": ["README", "docs/comparison"],
     "For operators": [
         "docs/operations",
+        "docs/kubernetes",
         "docs/runbook",
         "docs/console",
         "docs/dashboard",

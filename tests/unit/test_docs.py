@@ -201,7 +201,7 @@ def sentences(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, *ROOT.glob("config/*.yaml"), ROOT / "Dockerfile"], ids=lambda page: page.name
+    "page", [*PAGES, *ROOT.glob("config/**/*.yaml"), ROOT / "Dockerfile"], ids=lambda page: page.name
 )
 def test_no_page_asks_for_an_unnecessary_restart(page: Path):
     """An unnecessary restart is a risk."""

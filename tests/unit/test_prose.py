@@ -13,7 +13,7 @@ from .prose import CODE, Offence, Passage, offences_of, report, unbroken
 ROOT = Path(__file__).parents[2]
 PAGES = [
     str(page.relative_to(ROOT))
-    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.yaml")])
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/**/*.yaml")])
 ]
 
 
