@@ -81,6 +81,7 @@ def rules() -> Rules:
         soa=("localhost", "nobody.invalid"),
         suffixes=Suffixes((), (), ()),
         transferred=[],
+        dnstap=None,
     )
 
 

@@ -22,7 +22,7 @@ from dnsblock.rpz.export import Export, Wanted, Written, counts_in
 )
 def test_a_serial_is_higher_than_those_before_it(snapshot: int, former: list[int], expected: int):
     """Secondaries transfer a zone only then."""
-    export = Export(Wanted("rpz", "rpz.example"), (), (), ("localhost", "nobody.invalid"), snapshot)
+    export = Export(Wanted("rpz", "rpz.example"), (), (), ("localhost", "nobody.invalid"), snapshot, None)
     assert export.serial_after(*(Written(serial, 0, 0, {}) for serial in former)) == expected
 
 

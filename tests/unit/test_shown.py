@@ -2,8 +2,8 @@
 
 import pytest
 
-from dnsblock.cli.common import duration
 from dnsblock.errors import counted, without_folders
+from dnsblock.times import duration
 
 
 @pytest.mark.parametrize(
