@@ -90,6 +90,7 @@ def _ready_json(daemon: "Daemon") -> None:
         "listening",
         "metrics",
         "api",
+        "console",
         "landing",
         "control",
         "serial",
@@ -229,6 +230,8 @@ def status(config_path: Path, as_json: bool) -> None:
 def _print_listeners(facts: dict[str, Any]) -> None:
     if facts["api"]:
         click.echo(f"  api          https://{facts['api']}")
+    if facts["console"]:
+        click.echo(f"  console      https://{facts['console']}/console/")
     if facts["landing"]:
         click.echo(f"  landing      {', '.join(facts['landing'])}")
 

@@ -56,6 +56,8 @@ def test_serve_says_once_when_it_is_ready(running: Subject, shared_upstream: Stu
         "listening",
         "metrics",
         "api",
+        "console",
+        "landing",
         "control",
         "serial",
         "digest",
