@@ -138,7 +138,7 @@ class ProbeMiss(StaffModel):
     at: Time
     asked: Count
     missed: Count
-    first: str | None
+    first: tuple[str, ...] = Field(description="Resolver, name and type of the first ones.")
 
 
 class ProbesFacts(StaffModel):

@@ -108,7 +108,7 @@ def test_a_zone_for_some_clients_is_not_exported(subject: Subject, upstream: Stu
     assert said.code != 0
     assert "is for some clients only" in said.stderr
     said = subject.cli("export", "rpz", "--origin", "o.example", "--zone", "rpz", as_json=False)
-    assert "b.example 30 CNAME ." in said.stdout
+    assert "b.example 300 CNAME ." in said.stdout
 
 
 def test_names_that_are_open_for_some_clients_are_not_exported(subject: Subject, upstream: StubUpstream):
