@@ -293,7 +293,7 @@ def test_browsers_keep_a_page_until_the_next_scheduled_change_at_most(subject: S
     assert kept <= 20
     clock.step_to(3700)
     wait_for(lambda: page.get(BLOCKED).status == 421, "the block has ended")
-    wait_for(lambda: "no longer in force" in page.order(accept_language="en").text, "its page says so")
+    wait_for(lambda: "no longer in force" in page.order(accept_language="en").text, "the page shows its end")
 
 
 def test_an_order_that_was_never_in_force_is_not_public(subject: Subject):
