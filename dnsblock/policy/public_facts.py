@@ -116,7 +116,7 @@ def is_legal(zone: Zone, config: Config) -> bool:
 
 
 def public_order(state: State, config: Config, issuer: str, number: str) -> PublicOrder | None:
-    """The latest order with a number that was ever in force; None if there is none."""
+    """The latest order with this number that has been in force; None if there is none."""
     own = state.by_issuer.get(issuer)
     if own is None or not any(zone.issuer == issuer and not zone.is_shadow for zone in config.zones):
         return None
@@ -132,7 +132,7 @@ def public_order(state: State, config: Config, issuer: str, number: str) -> Publ
 
 
 def is_public(life: Life) -> bool:
-    """Whether an order was ever in force here."""
+    """Whether an order has been in force here."""
     return life.order.action in _ABOUT_NAMES and life.order.enforced_at is not None
 
 
