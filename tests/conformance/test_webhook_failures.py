@@ -1,6 +1,5 @@
 """Webhooks whose servers are down, slow, broken or hostile: tried again, and nothing else waits for them."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -146,10 +145,11 @@ def test_a_webhook_that_hangs_delays_no_other_and_no_order_and_not_the_end(
             assert is_sinkholed(subject.query(f"n{number}.example"))
         assert held.arrived.wait(120)
         working.wait_for_kind("activated", "block-4")
-        assert len(hanging.tries) == 1
-        began = time.monotonic()
+        assert len({one.id for one in hanging.tries}) == 1
+        # A request that takes 30 seconds is a failure, and is logged. The end of the daemon does not wait for it.
+        logged = subject.stderr().count("was not delivered")
         assert subject.stop() == 0
-        assert time.monotonic() - began < 25  # a request may take 30 seconds
+        assert subject.stderr().count("was not delivered") == logged
         held.release()
 
 
