@@ -31,7 +31,7 @@ def test_the_receiver_of_the_page_prints_what_the_page_shows(subject: Subject, a
     with output.open("w") as file:
         receiver = subprocess.Popen(command, cwd=subject.folder, stdout=file, env=environment)
     try:
-        # With PYTHONUNBUFFERED, print() writes each word of a line for itself: only a line that has ended is complete.
+        # With PYTHONUNBUFFERED, print() writes each word for itself: only a line that has ended is complete.
         listening = re.compile(r"listening on port (\d+)\n")
         port = wait_for(lambda: listening.match(output.read_text()), "the receiver listens")[1]
         hook = {"name": "kominfo", "issuer": ISSUER, "url": f"https://127.0.0.1:{port}/dnsblock"}
