@@ -14,8 +14,7 @@ def listeners(view: View) -> Iterator[Metric]:
     yield from _connections(view)
     yield from _api(view)
     yield from _console(view)
-    if view.landing.is_configured:
-        yield from _landing(view.landing)
+    yield from _landing(view.landing)
 
 
 def _connections(view: View) -> Iterator[Metric]:
@@ -68,31 +67,35 @@ def _console(view: View) -> Iterator[Metric]:
 
 
 def _landing(page: Landing) -> Iterator[Metric]:
+    """The families have samples only while there is a landing page. Alerts need their names anyway."""
     requests = CounterMetricFamily(
         "dnsblock_landing_requests",
         "Responses of the landing page, by kind and class of the status.",
         labels=["kind", "status"],
     )
-    for kind, status, count in page.counts.requests():
-        requests.add_metric([kind, status], count)
     closed = CounterMetricFamily(
         "dnsblock_landing_closed_connections",
         "Connections of the landing page that were closed early, by reason.",
         labels=["reason"],
     )
-    for reason, count in page.counts.closed():
-        closed.add_metric([reason], count)
     questions = CounterMetricFamily(
         "dnsblock_landing_questions",
         "Questions of the landing page to the daemon, answered in time or refused by the limit.",
         labels=["result"],
     )
-    for key in (ANSWERED, REFUSED):
-        questions.add_metric([key[1]], page.counts[key])
-    yield from (requests, closed, questions)
-    yield GaugeMetricFamily(
-        "dnsblock_landing_connections", "Open connections of the landing page.", page.counts[OPEN]
+    open_now = GaugeMetricFamily(
+        "dnsblock_landing_connections", "Open connections of the landing page.", labels=[]
     )
-    yield CounterMetricFamily(
-        "dnsblock_landing_restarts", "Times that the process of the landing page ended.", page.restarts
+    restarts = CounterMetricFamily(
+        "dnsblock_landing_restarts", "Times that the process of the landing page ended.", labels=[]
     )
+    if page.is_configured:
+        for kind, status, count in page.counts.requests():
+            requests.add_metric([kind, status], count)
+        for reason, count in page.counts.closed():
+            closed.add_metric([reason], count)
+        for key in (ANSWERED, REFUSED):
+            questions.add_metric([key[1]], page.counts[key])
+        open_now.add_metric([], page.counts[OPEN])
+        restarts.add_metric([], page.restarts)
+    yield from (requests, closed, questions, open_now, restarts)

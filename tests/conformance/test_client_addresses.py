@@ -18,6 +18,7 @@ import pytest
 from unit.https_server import Authority
 
 from . import wire
+from .dnstap import Capture, Event
 from .harness import ISSUER, ORDERS_ZONE, Subject
 from .issuing import IssuersApi
 from .landing import OPTIONS as LANDING
@@ -53,6 +54,7 @@ CONFIGURATIONS: dict[str, dict] = {
     "clients are named to upstreams": EVERYTHING
     | {"upstream": {"client_identity": "ecs", "ecs": {"ipv4": 32, "ipv6": 128, "private": "send"}}},
     "a log for people": EVERYTHING | {"log": {"level": "debug", "format": "human"}},
+    "copies of messages": EVERYTHING | {"dnstap": {"messages": "all"}},
 }
 
 
@@ -138,6 +140,7 @@ class Clients:
         yield wire.query("open.example", opcode=5)  # UPDATE
         yield wire.query("open.example", flags=0x8000)  # a response
         yield wire.query("open.example", edns=wire.opt(version=1))
+        yield wire.query("open.example")[:20]  # malformed; random bytes seldom are a query at all
         yield from (b"", b"\x00", os.urandom(11), os.urandom(40), os.urandom(600), b"GET / HTTP/1.1\r\n\r\n")
         yield parsed.packed * 10
 
@@ -225,9 +228,16 @@ def outputs(subject: Subject) -> Iterator[tuple[str, bytes]]:
             yield command, done.stdout + done.stderr
 
 
+@pytest.fixture
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capture]:
+    """A reader of dnstap, not yet started. It has a folder of its own, as it is outside of the daemon."""
+    with closing(Capture(tmp_path_factory.mktemp("tap"))) as reader:
+        yield reader
+
+
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_no_client_address_is_in_any_file_log_metric_or_output(
-    api: IssuersApi, authority: Authority, tmp_path: Path, name: str
+    api: IssuersApi, authority: Authority, capture: Capture, tmp_path: Path, name: str
 ):
     """As text, in full, reversed, hexadecimal, decimal and binary; whole addresses and their networks."""
     subject = api.subject
@@ -240,6 +250,8 @@ def test_no_client_address_is_in_any_file_log_metric_or_output(
             receiver = stack.enter_context(Receiver(authority.certificate()))
             config = {"access_control": {"allow": ACL}} | CONFIGURATIONS[name]
             hook = webhook(subject, receiver, authority)
+            if "dnstap" in config:
+                config["dnstap"] = config["dnstap"] | capture.start().options
             api.start(upstreams=[upstream.address], webhooks=[hook], **config)
             assert api.submit(block("84/2017", ["blocked.example"])).status_code == 201
             Clients(api).all()
@@ -266,3 +278,15 @@ def test_no_client_address_is_in_any_file_log_metric_or_output(
     assert {path: hits for path, hits in found.items() if hits} == {}
     assert {what: hits for what, data in shown if (hits := found_in(data))} == {}
     assert ISSUER.encode() in b"".join(data for _, data in shown)
+    if "dnstap" in CONFIGURATIONS[name]:
+        assert_truncated(capture.end())
+
+
+def assert_truncated(events: list[Event]) -> None:
+    """The reader has the prefixes of all clients that were answered, and no more of any client."""
+    prefixes = {
+        str(ipaddress.ip_network(f"{address}/{56 if ':' in address else 24}", strict=False)[0])
+        for address in (*ALLOWED, *REFUSED)
+    }
+    assert {"127.0.0.0", "::", *prefixes} >= {event.client[0] for event in events} >= prefixes
+    assert {event.client[1] for event in events} == {0}

@@ -414,6 +414,10 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'dnsblock_dnstap_dropped_frames_total{reason="queue_full"}': "0+60x30"},
         {'dnsblock_dnstap_dropped_frames_total{reason="stopped"}': "0+60x30"},
     ),
+    "DnsblockLandingRestarted": (
+        {"dnsblock_landing_restarts_total": "0x10 1x20"},
+        {"dnsblock_landing_restarts_total": "1x30"},
+    ),
     "DnsblockPacketPanics": (
         {"dnsblock_packet_panics_total": "0x10 1x20"},
         {"dnsblock_packet_panics_total": "1x30"},
