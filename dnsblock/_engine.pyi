@@ -299,10 +299,15 @@ class Rule:
 
     `reference` is the number of the order, at most 200 bytes; clients get it as EXTRA-TEXT. `structured` is
     for clients that support structured errors: the complete JSON, and a short form if that does not fit.
+    `counter` counts the queries that the order blocks: 1 to 16,383, or 0 for none.
     """
 
     def __new__(
-        cls, answer: Answer | None, reference: str = "", structured: tuple[str, str] | None = None
+        cls,
+        answer: Answer | None,
+        reference: str = "",
+        structured: tuple[str, str] | None = None,
+        counter: int = 0,
     ) -> Rule: ...
 
 @final
@@ -704,6 +709,7 @@ class Counts:
     blocked: dict[tuple[str, str], int]  # blocked queries by zone and action
     shadow_blocked: dict[tuple[str, str], int]
     """The same for shadow zones: queries that they would have blocked."""
+    order_blocked: dict[int, int]  # blocked queries by the counter of the order, without zeros
     upstreams: list[UpstreamCounts]
     tcp_connections: int
     tcp_refused: dict[str, int]

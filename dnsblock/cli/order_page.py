@@ -62,6 +62,8 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "action", one["action"]
     yield "state", one["state"]
     yield "in force", f"{one['in_force']:,} of {one['entries']:,}"
+    if one["blocked_queries"] is not None:
+        yield "queries", f"{one['blocked_queries']:,} blocked since the daemon started"
     for key in (*TIMES, "review"):
         if one[f"{key}_at"] is not None:
             yield key, local_time(one[f"{key}_at"], zone)

@@ -34,7 +34,7 @@ from dnsblock.http.dnstap_metrics import dnstap
 from dnsblock.http.export_metrics import exports
 from dnsblock.http.list_metrics import lists
 from dnsblock.http.listener_metrics import listeners
-from dnsblock.http.order_metrics import OrderTimes
+from dnsblock.http.order_metrics import OrderTimes, blocked_by_orders
 from dnsblock.http.probe_metrics import probes
 from dnsblock.http.transfer_metrics import KINDS, transfers
 from dnsblock.http.webhook_metrics import webhooks
@@ -156,6 +156,7 @@ class Metrics(Collector):
         yield from _enforced(self._view)
         yield from _statements(self._view)
         yield from self._order_times.collect(self._view)
+        yield blocked_by_orders(counts)
         yield from probes(self._view)
         yield from lists(self._view)
         yield from listeners(self._view)

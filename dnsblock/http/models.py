@@ -256,6 +256,10 @@ class Order(OrderSummary):
     annulled: Annulment | None
     verdicts: tuple[EntryVerdict, ...] = Field(description="Entries that are held or refused.")
     names: tuple[OrderEntry, ...] = Field(description="The first entries; see the parameter `entries`.")
+    blocked_queries: Count | None = Field(
+        description="Queries that the order has blocked since the daemon started. "
+        "Null for issuers, and for an order that has blocked no name since then."
+    )
     time_zone: str = Field(description="The time zone of the provider, for display.")
 
 

@@ -1,4 +1,4 @@
-"""How long orders take to be enforced and verified, for `metrics.py`.
+"""How long orders take to be enforced and verified, and how many queries they block, for `metrics.py`.
 
 The times are those of the ledger, so a restart changes nothing. An order counts once: when it is first
 enforced, and when it is first verified.
@@ -7,18 +7,37 @@ enforced, and when it is first verified.
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import datetime
+from heapq import nlargest
 from typing import Literal
 
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from dnsblock.http.control import View
 from dnsblock.orders.order import Order
 from dnsblock.orders.state import IssuerState
+from dnsblock.policy import Counts
+from dnsblock.policy.order_counters import ORDER_COUNTERS
 
 Effect = Literal["block", "unblock"]
 EFFECTS: tuple[Effect, ...] = ("block", "unblock")
 # In seconds: from one publish to the deadlines of orders (4 hours, a day, a week).
 BOUNDS = (0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0, 604_800.0)
+
+MOST_SHOWN = 500  # orders in the metric of blocked queries
+
+
+def blocked_by_orders(counts: Counts) -> Metric:
+    """The blocked queries of the orders that have blocked the most."""
+    family = CounterMetricFamily(
+        "dnsblock_order_blocked",
+        f"Queries decided by an order, for the {MOST_SHOWN} orders with the most.",
+        labels=["issuer", "order_id"],
+    )
+    blocked = ORDER_COUNTERS.blocked(counts.order_blocked)
+    # Of equal ones the newest: Prometheus sees the first query only if the series was there before.
+    for labels in sorted(nlargest(MOST_SHOWN, reversed(blocked), key=blocked.__getitem__)):
+        family.add_metric(labels, blocked[labels])
+    return family
 
 
 class _Durations:

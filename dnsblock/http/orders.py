@@ -22,6 +22,7 @@ from dnsblock.http.paths import order_in
 from dnsblock.http.submissions import Limits, Turns, submission
 from dnsblock.orders.life import Life
 from dnsblock.orders.state import State
+from dnsblock.policy.order_counters import ORDER_COUNTERS
 from dnsblock.policy.order_facts import MAX_ENTRIES, OrderFacts, list_orders, whole_order
 from dnsblock.policy.verdicts import Verdict
 from dnsblock.principal import Principal
@@ -111,6 +112,11 @@ async def order_of(view: View, caller: Caller, issuer: str, number: str, most: i
     named = {"named": str if caller.is_staff else Principal.public}
     facts = await asyncio.to_thread(whole_order, life, state, view.config, now, most, **named)
     await asyncio.to_thread(_add_notes, [facts], view, state, now)
+    # Not for issuers: read again and again, it shows when somebody asks for a name of an order.
+    facts["blocked_queries"] = None
+    if caller.is_staff:
+        counts = view.counters().order_blocked
+        facts["blocked_queries"] = ORDER_COUNTERS.blocked_by(issuer, number, counts)
     return facts
 
 

@@ -16,6 +16,7 @@ from dnsblock.lists.guards import allows_changes
 from dnsblock.lists.lists import Lists
 from dnsblock.orders.life import InForce, Part
 from dnsblock.orders.state import Entries
+from dnsblock.policy.order_counters import ORDER_COUNTERS
 from dnsblock.suffixes import public_suffixes
 
 LARGEST_CHANGE = 1000  # names, or an eighth of the zone: the most that the engine's overlay holds
@@ -146,7 +147,8 @@ class _Rules:
         if answer not in self._answers:
             self._answers[answer] = engine_answer(self._zone, self._config, answer)
         why = f"order {order_id} of {self._zone.issuer}"
-        return Rule(self._answers[answer], order_id, structured_text(self._config, why))
+        counter = ORDER_COUNTERS.number(self._zone.issuer or "", order_id)
+        return Rule(self._answers[answer], order_id, structured_text(self._config, why), counter)
 
 
 def _precedence_of(part: Part) -> tuple[datetime, str]:

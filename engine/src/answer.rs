@@ -282,7 +282,7 @@ fn carry_out<'a>(
         return Judgement::Allow(Judges::after(&decision));
     }
     let action = action_for(head, &decision);
-    let outcome = Outcome::Blocked { zone: decision.zone, action };
+    let outcome = Outcome::blocked(&decision, action);
     if action == Action::Drop {
         return Judgement::Silence(outcome);
     }
@@ -306,7 +306,7 @@ fn carry_out<'a>(
             let records = Records { target: target.as_ref(), member: member.as_ref() };
             let (length, answered) =
                 respond_by_policy(query, action, &decision, records, snapshot, rules, now, out);
-            let outcome = Outcome::Blocked { zone: decision.zone, action: answered };
+            let outcome = Outcome::blocked(&decision, answered);
             Judgement::Answer { length, outcome }
         }
     }

@@ -14,6 +14,9 @@ pub const MAX_ZONES: usize = 64;
 /// The names of policy zones that have their own counters during the life of a process.
 pub const MAX_ZONE_SLOTS: usize = 256;
 
+/// The number of counters of orders. Counter 0 is of no order.
+pub const ORDERS: usize = 1 << 14;
+
 /// Upper bounds of the latency histogram's buckets, in seconds.
 pub const LATENCY_BOUNDS: [f64; 12] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
@@ -169,6 +172,8 @@ pub struct Counters {
     pub queries: [[Counter; OUTCOMES.len()]; 2],
     /// By the zone's slot, then action.
     blocked: Vec<[Counter; Action::ALL.len()]>,
+    /// Blocked queries, by the counter of the order that blocks.
+    orders: Vec<Counter>,
     /// The same for shadow zones: what they would have blocked.
     shadow_blocked: Vec<[Counter; Action::ALL.len()]>,
     /// Queries that were decided during an impact run.
@@ -226,6 +231,7 @@ impl Counters {
         Counters {
             queries: Default::default(),
             blocked: (0..MAX_ZONE_SLOTS).map(|_| Default::default()).collect(),
+            orders: (0..ORDERS).map(|_| Counter::default()).collect(),
             shadow_blocked: (0..MAX_ZONE_SLOTS).map(|_| Default::default()).collect(),
             impact_queries: Counter::default(),
             upstreams: (0..upstreams).map(|_| UpstreamCounters::default()).collect(),
@@ -250,9 +256,10 @@ impl Counters {
     /// Counts the outcome of a query. `slots` maps the zones of the snapshot to counters.
     pub fn count(&self, transport: Transport, outcome: Outcome, slots: &[u16]) {
         self.queries[transport as usize][outcome_index(outcome)].add(1);
-        if let Outcome::Blocked { zone, action } = outcome {
+        if let Outcome::Blocked { zone, action, order } = outcome {
             let slot = slots.get(zone).copied().unwrap_or(0);
             self.blocked[usize::from(slot)][action as usize].add(1);
+            self.orders[usize::from(order)].add(1);
         }
     }
 
@@ -276,6 +283,11 @@ impl Counters {
 
     pub fn blocked(&self, slot: usize, action: usize) -> u64 {
         self.blocked[slot][action].get()
+    }
+
+    /// Queries that an order has blocked.
+    pub fn of_order(&self, counter: usize) -> u64 {
+        self.orders[counter].get()
     }
 
     pub fn shadow_blocked(&self, slot: usize, action: usize) -> u64 {

@@ -1,14 +1,15 @@
 //! The outcome of a query. `answer` and `worker` decide it, and `counters` counts it.
 
-use crate::policy::Action;
+use crate::policy::{Action, Decision};
 
 /// The outcome of a query, as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// `zone` is an index into the zones of the snapshot.
+    /// `zone` is an index into the zones of the snapshot; `order` is the counter of the order, or 0.
     Blocked {
         zone: usize,
         action: Action,
+        order: u16,
     },
     /// Answered with a new response of an upstream.
     Forwarded,
@@ -35,6 +36,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The outcome of a decision of the policy, with the action of the response.
+    pub fn blocked(decision: &Decision<'_>, action: Action) -> Outcome {
+        Outcome::Blocked { zone: decision.zone, action, order: decision.reference.counter }
+    }
+
     /// Whether the response is an error, for which a separate rate limit applies.
     pub fn is_error(self) -> bool {
         matches!(self, Outcome::Refused | Outcome::Malformed | Outcome::NotImplemented | Outcome::BadVersion)

@@ -3,10 +3,10 @@
 //! A policy zone is the orders of one issuer or one list, compiled. It is immutable.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
@@ -183,13 +183,51 @@ pub struct Structured {
     pub brief: Box<str>,
 }
 
+/// The order behind an answer.
+#[derive(Clone)]
+pub struct Reference {
+    /// Its number; empty for a list.
+    number: Box<str>,
+    /// Its counter of blocked queries, below `counters::ORDERS`; 0 if it has none. Clients notice nothing of it.
+    pub counter: u16,
+}
+
+impl Reference {
+    pub fn new(number: &str, counter: u16) -> Reference {
+        Reference { number: number.into(), counter }
+    }
+}
+
+impl<T: Into<Box<str>>> From<T> for Reference {
+    fn from(number: T) -> Reference {
+        Reference { number: number.into(), counter: 0 }
+    }
+}
+
+impl Deref for Reference {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.number
+    }
+}
+
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.number.fmt(f)
+    }
+}
+
 /// The effect of an entry on the names that it covers.
 #[derive(Clone, Debug)]
 pub enum Rule {
     /// An exemption: this zone does not match, and the next zone is evaluated.
     Exemption,
-    /// `reference` is the number of the order; empty for a list.
-    Answer { answer: Arc<Answer>, reference: Box<str>, structured: Option<Box<Structured>> },
+    Answer {
+        answer: Arc<Answer>,
+        reference: Reference,
+        structured: Option<Box<Structured>>,
+    },
 }
 
 impl Rule {

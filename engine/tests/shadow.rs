@@ -188,7 +188,7 @@ fn a_shadow_counts_the_targets_that_it_would_block_if_enforced() {
                 let enforced = zones.iter().filter(|zone| std::ptr::eq(*zone, this) || !zone.1);
                 let alone = snapshot(enforced.map(|(zone, _)| (zone, false)));
                 let expected = match led(&alone, &query, &response) {
-                    Some(Outcome::Blocked { zone, action }) if zone == shadow.after => Some(action),
+                    Some(Outcome::Blocked { zone, action, .. }) if zone == shadow.after => Some(action),
                     _ => None,
                 };
                 let mut parser = Parser::default();

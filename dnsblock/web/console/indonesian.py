@@ -110,6 +110,8 @@ TEXTS: Mapping[str, str] = {
     "Order": "Perintah",
     "All orders": "Semua perintah",
     "Entries in force": "Entri yang berlaku",
+    "Blocked queries": "Kueri yang diblokir",
+    "{} since the daemon started": "{} sejak daemon dimulai",
     "Issued": "Diterbitkan",
     "Received": "Diterima",
     "Enforced": "Diberlakukan",

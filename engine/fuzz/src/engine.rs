@@ -162,7 +162,7 @@ fn decided_by(snapshot: &Snapshot, packet: &[u8], peer: Peer) -> Decided {
 
 fn blocked(outcome: Outcome) -> Option<(usize, &'static str)> {
     match outcome {
-        Outcome::Blocked { zone, action } => Some((zone, action.name())),
+        Outcome::Blocked { zone, action, .. } => Some((zone, action.name())),
         _ => None,
     }
 }

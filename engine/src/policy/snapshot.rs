@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::exceptions::Denial;
 use super::names::SEED;
-use super::{Action, Answer, Found, Match, PolicyZone, Rule, Structured};
+use super::{Action, Answer, Found, Match, PolicyZone, Reference, Rule, Structured};
 use crate::message::{QueryClient, Transport};
 use crate::name::{Name, Walk};
 use crate::nat64::Nat64;
@@ -159,7 +159,7 @@ pub struct Decision<'a> {
     /// The rank of the entry in its zone.
     pub rank: u64,
     pub answer: &'a Answer,
-    pub reference: &'a str,
+    pub reference: &'a Reference,
     pub structured: Option<&'a Structured>,
     /// Whether the zone is one of records: it has the response codes of RPZ.
     pub is_of_records: bool,

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use pyo3::prelude::*;
 
 use crate::counters::{
-    Counters, LATENCY_BOUNDS, OUTCOMES, RCODES, REFUSED, RESPONSE_BOUNDS, RESPONSE_SOURCES, ResponseTimes,
-    SLIPS, TCP_REFUSED,
+    Counters, LATENCY_BOUNDS, ORDERS, OUTCOMES, RCODES, REFUSED, RESPONSE_BOUNDS, RESPONSE_SOURCES,
+    ResponseTimes, SLIPS, TCP_REFUSED,
 };
 use crate::engine;
 use crate::notify;
@@ -25,6 +25,8 @@ pub struct Counts {
     queries: HashMap<(&'static str, &'static str), u64>,
     blocked: HashMap<(String, &'static str), u64>,
     shadow_blocked: HashMap<(String, &'static str), u64>,
+    /// By the counter of the order, without those that are zero.
+    order_blocked: HashMap<u16, u64>,
     upstreams: Vec<Py<UpstreamCounts>>,
     tcp_connections: u64,
     tcp_refused: HashMap<&'static str, u64>,
@@ -102,6 +104,7 @@ impl Counts {
             queries,
             blocked,
             shadow_blocked,
+            order_blocked: by_order(workers),
             upstreams: upstreams.map(|counts| Py::new(py, counts)).collect::<PyResult<_>>()?,
             tcp_connections: total(&|c| c.tcp_connections.get()),
             tcp_refused: labelled(&TCP_REFUSED, &|c, place| c.tcp_refused[place].get()),
@@ -132,6 +135,12 @@ impl Counts {
             is_dnstap_connected: engine.is_dnstap_connected(),
         })
     }
+}
+
+/// Blocked queries by the counter of the order.
+fn by_order(workers: &[Arc<Counters>]) -> HashMap<u16, u64> {
+    let of = |counter: u16| workers.iter().map(|c| c.of_order(usize::from(counter))).sum::<u64>();
+    (1..ORDERS as u16).map(|counter| (counter, of(counter))).filter(|(_, count)| *count > 0).collect()
 }
 
 /// The histogram of response times.

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 
 use super::transfers::RecordChanges;
 use super::{ListRefused, digest_text, lists, name, refused};
+use crate::counters::ORDERS;
 use crate::export::{self, data::data_of};
 use crate::list;
 use crate::message::{QueryClient, Transport};
@@ -19,7 +20,7 @@ use crate::name::Name;
 use crate::nat64::Nat64;
 use crate::policy::amended::Amended;
 use crate::policy::records::Answers;
-use crate::policy::{self, Action, Evaluation, Structured, Target};
+use crate::policy::{self, Action, Evaluation, Reference, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
 use crate::sys;
 
@@ -78,17 +79,25 @@ pub struct Rule(policy::CanonicalRule);
 #[pymethods]
 impl Rule {
     #[new]
-    #[pyo3(signature = (answer, reference="", structured=None))]
-    fn new(answer: Option<&Answer>, reference: &str, structured: Option<(String, String)>) -> Rule {
+    #[pyo3(signature = (answer, reference="", structured=None, counter=0))]
+    fn new(
+        answer: Option<&Answer>,
+        reference: &str,
+        structured: Option<(String, String)>,
+        counter: u16,
+    ) -> PyResult<Rule> {
+        if usize::from(counter) >= ORDERS {
+            return Err(refused("the counter of an order", &counter.to_string()));
+        }
         let structured = boxed(structured);
         let rule = match answer {
             Some(answer) => {
                 let answer = Arc::clone(&answer.0);
-                policy::Rule::Answer { answer, reference: reference.into(), structured }
+                policy::Rule::Answer { answer, reference: Reference::new(reference, counter), structured }
             }
             None => policy::Rule::Exemption,
         };
-        Rule(rule.into())
+        Ok(Rule(rule.into()))
     }
 }
 

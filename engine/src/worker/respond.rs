@@ -227,7 +227,7 @@ impl Worker {
             out,
         );
         self.upstreams.parsers.push(parser_of_chain);
-        (length, Outcome::Blocked { zone: decision.zone, action: decision.answer.action })
+        (length, Outcome::blocked(decision, decision.answer.action))
     }
 }
 

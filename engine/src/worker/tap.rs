@@ -151,10 +151,10 @@ impl Worker {
             Policy::new(snapshot, decision, name, client, action, prefixes)
         };
         match (outcome, basis) {
-            (Outcome::Blocked { zone, action }, Basis::Target(found)) if found.0.zone == zone => {
+            (Outcome::Blocked { zone, action, .. }, Basis::Target(found)) if found.0.zone == zone => {
                 policy(&found.0, &found.1, action)
             }
-            (Outcome::Blocked { zone, action }, _) => {
+            (Outcome::Blocked { zone, action, .. }, _) => {
                 let decision = by_query().filter(|decision| decision.zone == zone)?;
                 policy(&decision, &query.name, action)
             }
