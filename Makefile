@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENGINE := $(wildcard engine/src/*.rs engine/src/*/*.rs engine/src/*/*/*.rs) engine/Cargo.toml engine/Cargo.lock
 PREFIX ?= /opt/dnsblock
+DIST = dist
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -94,9 +95,9 @@ openapi: $(VENV)/.tools ## write docs/openapi.json and the table in docs/api.md 
 # Sphinx reads the whole repository, so that links between its files work. A warning is an error.
 sphinx = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs/generator --builder $(1) . $(2) && \
 	rm -rf $(2)/.doctrees $(2)/.buildinfo
-SITE = dist/docs
-MAN = dist/man
-COMPLETION = dist/completion
+SITE = $(DIST)/docs
+MAN = $(DIST)/man
+COMPLETION = $(DIST)/completion
 
 .PHONY: docs
 docs: $(VENV)/.tools ## build the documentation site into dist/docs/: open index.html there
@@ -117,20 +118,32 @@ completion: $(VENV)/.built ## write the completion scripts of bash, zsh and fish
 
 .PHONY: wheel
 wheel: toolchain ## build the wheel into dist/
-	@rm -f dist/dnsblock-*.whl
-	$(PYTHON) -m venv dist/.build
-	dist/.build/bin/pip install --quiet 'maturin>=1.14,<2'
-	dist/.build/bin/maturin build --release --locked --out dist
+	@rm -f $(DIST)/dnsblock-*.whl
+	$(PYTHON) -m venv $(DIST)/.build
+	$(DIST)/.build/bin/pip install --quiet 'maturin>=1.14,<2'
+	$(DIST)/.build/bin/maturin build --release --locked --out $(DIST)
+
+# The package is for Debian's Python of this release, whatever PYTHON is. WHEEL: a wheel that exists already.
+SYSTEM_PYTHON = /usr/bin/python3
+WHEEL =
+.PHONY: deb
+deb: debian-tools man completion $(if $(WHEEL),,wheel) ## build a Debian package of this Debian release into dist/
+	@rm -rf $(DIST)/deb $(DIST)/dnsblock_*.deb
+	$(SYSTEM_PYTHON) -m venv $(DIST)/deb/env
+	$(DIST)/deb/env/bin/python config/debian/prepare.py $(DIST)/deb/dnsblock $(or $(WHEEL),$(DIST)/dnsblock-*.whl) $(DIST)
+	cd $(DIST)/deb/dnsblock && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps >../build.log 2>&1 || \
+		{ tail -20 ../build.log >&2; exit 1; }
+	mv $(DIST)/deb/dnsblock_*.deb $(DIST)
 
 .PHONY: offline
 offline: wheel ## build the wheel and download all dependencies to dist/, for an installation without Internet access
-	dist/.build/bin/pip download --quiet --only-binary :all: --dest dist dist/dnsblock-*.whl
+	$(DIST)/.build/bin/pip download --quiet --only-binary :all: --dest $(DIST) $(DIST)/dnsblock-*.whl
 
 .PHONY: install
 install: ## install the wheel in dist/, and man pages and completion if built, at PREFIX; OFFLINE=1 uses only dist/
 	@$(PYTHON) -c "$$refuse_private_python" $(PREFIX)
 	$(PYTHON) -m venv $(PREFIX)
-	$(PREFIX)/bin/pip install --quiet --force-reinstall $(if $(OFFLINE),--no-index --find-links dist) dist/dnsblock-*.whl
+	$(PREFIX)/bin/pip install --quiet --force-reinstall $(if $(OFFLINE),--no-index --find-links $(DIST)) $(DIST)/dnsblock-*.whl
 	@$(call put,man/man8,$(MAN)/dnsblock.8)
 	@$(call put,man/man5,$(MAN)/dnsblock.yaml.5)
 	@$(call put,bash-completion/completions,$(COMPLETION)/dnsblock)
@@ -158,6 +171,12 @@ toolchain: cargo
 		{ echo "Python 3.11 or newer is missing: set PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+
+.PHONY: debian-tools
+debian-tools:
+	@command -v dh >/dev/null || { echo "debhelper is missing: apt-get install debhelper" >&2; exit 1; }
+	@$(SYSTEM_PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "Debian's Python with venv is missing: apt-get install python3-venv" >&2; exit 1; }
 
 # An environment uses the Python that created it. If that is in somebody's home folder, the service user cannot execute
 # it, and the service would not start. An environment in the same home folder is for that user only.

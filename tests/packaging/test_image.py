@@ -13,18 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from building import is_sent, make
 from running import MINIMAL, ROOT, running
 
 PREFIX = "/opt/dnsblock"  # in the image
 # Commands that prepare the base image: packages, the user and its folders.
 PREPARES = ("apt-get ", "rm -rf /var/lib/apt/lists/", "useradd ", "install -d ")
-# The same steps and sources, without optimisation, which takes minutes.
-QUICK = {
-    "CARGO_PROFILE_RELEASE_OPT_LEVEL": "0",
-    "CARGO_PROFILE_RELEASE_LTO": "off",
-    "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16",
-    "CARGO_PROFILE_RELEASE_DEBUG": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -60,39 +54,6 @@ def last(word: str) -> str:
     return next(s.rest for s in reversed(steps()) if s.stage == final and s.word == word)
 
 
-# ------- .dockerignore, as Docker reads it: the last pattern that matches a path or a folder around it
-
-
-def is_sent(path: str) -> bool:
-    sent = True
-    around = [path.rsplit("/", n)[0] for n in range(path.count("/") + 1)]
-    for line in (ROOT / ".dockerignore").read_text().splitlines():
-        if not line or line.startswith("#"):
-            continue
-        pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
-        if any(re.fullmatch(pattern, part) for part in around):
-            sent = line.startswith("!")
-    return sent
-
-
-def copy_context(to: Path) -> None:
-    for folder, folders, files in os.walk(ROOT):
-        here = Path(folder).relative_to(ROOT)
-        folders[:] = [name for name in folders if is_sent((here / name).as_posix())]
-        for name in files:
-            if is_sent((here / name).as_posix()):
-                (to / here).mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / here / name, to / here / name)
-
-
-@pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The build context."""
-    folder = tmp_path_factory.mktemp("context")
-    copy_context(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def installed(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The content of /opt/dnsblock, made by the steps of the Dockerfile."""
@@ -101,14 +62,6 @@ def installed(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = make(context, *(word.replace(PREFIX, str(prefix)) for word in command[1:]))
         assert done.returncode == 0, f"{command}: {done.stdout[-4000:]}{done.stderr[-4000:]}"
     return prefix
-
-
-def make(context: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs a target as the Dockerfile does, without the variables of an outer make."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    command = ["make", *arguments]
-    environment |= QUICK | variables
-    return subprocess.run(command, cwd=context, env=environment, capture_output=True, text=True, timeout=850)
 
 
 def run(installed: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

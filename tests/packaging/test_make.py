@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("sh", "make", "cc", "cargo", "python3", "touch", "echo", "env")
+TOOLS = ("sh", "make", "cc", "cargo", "dh", "python3", "touch", "echo", "env")
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ TOOLS = ("sh", "make", "cc", "cargo", "python3", "touch", "echo", "env")
         ("toolchain", "cargo", "cargo is missing: install Rust 1.88 or newer, see https://rustup.rs"),
         ("toolchain", "cc", "a C compiler is missing: apt-get install gcc"),
         ("toolchain", "python3", "Python 3.11 or newer is missing: set PYTHON=/path/to/python3"),
+        ("debian-tools", "dh", "debhelper is missing: apt-get install debhelper"),
         ("fuzzer", "c++", "a C++ compiler is missing: apt-get install g++"),
         ("fuzzer", "cargo-fuzz", "cargo-fuzz is missing: cargo install cargo-fuzz --locked"),
     ],
@@ -134,6 +135,7 @@ def test_help_lists_every_target_for_people():
         "clean",
         "completion",
         "conformance",
+        "deb",
         "docs",
         "fleet-tree",
         "fuzz",
