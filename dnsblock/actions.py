@@ -17,7 +17,7 @@ from dnsblock.lists.refresh import Refresher
 from dnsblock.lists.sources import source_of
 from dnsblock.log import event
 from dnsblock.orders.allowances import check
-from dnsblock.orders.approval import approval_of
+from dnsblock.orders.approval import approval_of, refusal_of
 from dnsblock.orders.context import Context
 from dnsblock.orders.facts import Allowed, Annulment
 from dnsblock.orders.submission import Submitted, examine_submitted
@@ -80,10 +80,10 @@ class Actions:
         """Ends the entries of an order, and returns how many were in force."""
         recorder, annulment = self._publisher.recorder, Annulment(issuer, order_id, reason)
         known = recorder.ledger.orders
-        known.annulled([annulment], recorder.now(), by)
+        known.decided([annulment], recorder.now(), by)
         decided = tuple(filter(None, [known.of(issuer).order(order_id)]))
         state = self._publisher.policy.state.order(issuer, order_id)
-        entries = LedgerEntries(by, "order annul", annulments=(annulment,), decided=decided)
+        entries = LedgerEntries(by, "order annul", decisions=(annulment,), decided=decided)
         served = await self._publisher.publish(entries)
         return served, 0 if state is None else state.in_force
 
@@ -94,7 +94,17 @@ class Actions:
         known = self._publisher.recorder.ledger.orders.of(issuer)
         approval, count = approval_of(known, issuer, order_id, names, reason)
         decided = tuple(filter(None, [known.order(order_id)]))
-        entries = LedgerEntries(by, "order approve", approvals=(approval,), decided=decided)
+        entries = LedgerEntries(by, "order approve", decisions=(approval,), decided=decided)
+        return await self._publisher.publish(entries), count
+
+    async def refuse(
+        self, by: Principal, issuer: str, order_id: str, names: Sequence[str], reason: str
+    ) -> tuple[Served, int]:
+        """Refuses held entries of an order, or without names all of them; returns their number."""
+        known = self._publisher.recorder.ledger.orders.of(issuer)
+        refusal, count = refusal_of(known, issuer, order_id, names, reason)
+        decided = tuple(filter(None, [known.order(order_id)]))
+        entries = LedgerEntries(by, "order refuse", decisions=(refusal,), decided=decided)
         return await self._publisher.publish(entries), count
 
     async def accept_restore(self, by: Principal, reason: str) -> Served:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.context import Context
-from dnsblock.orders.facts import Allowed, Annulment, Approval
+from dnsblock.orders.facts import Allowed, Decision
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.policy.changes import Changes
@@ -58,7 +58,7 @@ class ClockTick:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntries:
-    """New facts for the ledger: orders that were submitted, or annulments. Nothing else is read."""
+    """New facts for the ledger: submitted orders, or decisions of the operator. Nothing else is read."""
 
     by: Principal
     reason: str
@@ -66,10 +66,9 @@ class LedgerEntries:
     notes: tuple[str, ...] = ()
     signed: tuple[Order, ...] = ()  # orders in the ledger, with more signatures
     judged_in: Context | None = None  # what these were judged by
-    annulments: tuple[Annulment, ...] = ()
-    approvals: tuple[Approval, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     allowed: tuple[Allowed, ...] = ()  # names that the operator exempts from lists
-    decided: tuple[Order, ...] = ()  # the orders that annulments and approvals mean
+    decided: tuple[Order, ...] = ()  # the orders that the decisions mean
     scope: Scope = "ledger"
 
     def check(self, known: Orders) -> None:

@@ -163,6 +163,13 @@ class Client:
         timeout = LONG_TIMEOUT_SECONDS
         return self._ask("POST", "/v1/orders/approve", params=params, content=content, timeout=timeout)
 
+    def refuse(self, issuer: str, order_id: str, names: Sequence[str], reason: str) -> dict[str, Any]:
+        """Refuses held entries of an order, or without names all that are held. Raises `Refused`."""
+        params = {"issuer": issuer, "order_id": order_id, "reason": reason}
+        content = "\n".join(names).encode()
+        timeout = LONG_TIMEOUT_SECONDS
+        return self._ask("POST", "/v1/orders/refuse", params=params, content=content, timeout=timeout)
+
     def annul(self, issuer: str, order_id: str, reason: str) -> dict[str, Any]:
         """Ends the entries of an order. Raises `Refused`."""
         params = {"issuer": issuer, "order_id": order_id, "reason": reason}

@@ -15,6 +15,7 @@ EventKind = Literal[
     "accepted",
     "held",
     "approved",
+    "entries_refused",
     "refused",
     "annulled",
     "activated",
@@ -26,7 +27,7 @@ EventKind = Literal[
 ]
 # Without those that change no order: a verified order is probed every hour.
 CHANGES: tuple[EventKind, ...] = (
-    *("received", "accepted", "held", "approved", "refused", "annulled"),
+    *("received", "accepted", "held", "approved", "entries_refused", "refused", "annulled"),
     *("activated", "verified", "lifted", "expired"),
 )
 
@@ -39,7 +40,7 @@ class Webhook(Options):
     url: HttpsUrl
     secret_file: FilePath  # one or two secrets, as in the specification Standard Webhooks
     ca: FilePath | None = None  # PEM; null: the system trust store
-    events: Annotated[tuple[EventKind, ...], Field(max_length=13), NotEmpty] = CHANGES
+    events: Annotated[tuple[EventKind, ...], Field(max_length=14), NotEmpty] = CHANGES
 
     @property
     def place(self) -> str:

@@ -28,7 +28,7 @@ MAX_QUERIES, MAX_SECONDS = 1 << 53, 1e9  # of a snapshot
 TEMPORARY = (502, 503, 504)
 STAGES: tuple[Stage, ...] = ("accepted", "enforced", "verified")
 OVER = frozenset({"lifted", "expired", "superseded", "revoked"})  # its time has come, and has passed
-IDLE = frozenset({"annulled", "held", "proposed"})
+IDLE = frozenset({"annulled", "held", "proposed", "refused"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -424,8 +424,7 @@ class Publisher:
 
 def _with_entries(draft: Draft, change: LedgerEntries) -> Draft:
     draft = replace(draft, new=change.new, signed=change.signed, judged_in=change.judged_in)
-    draft = replace(draft, notes=change.notes, allowed=change.allowed)
-    return replace(draft, annulments=change.annulments, approvals=change.approvals)
+    return replace(draft, notes=change.notes, allowed=change.allowed, decisions=change.decisions)
 
 
 async def _to_its_end(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:

@@ -79,6 +79,8 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for release in one["releases"]:
         names = "everything" if release["entries"] is None else ", ".join(release["entries"][:5])
         yield "released", f"{names} by {release['by']}: {release['reason']}"
+    for refusal in one["refusals"]:
+        yield "refused", f"{', '.join(refusal['entries'][:5])} by {refusal['by']}: {refusal['reason']}"
     if one["annulled"]:
         yield "annulled", f"by {one['annulled']['by']}: {one['annulled']['reason']}"
     yield from _words(one)

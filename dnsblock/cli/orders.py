@@ -140,6 +140,32 @@ def approve(
 @click.argument("number", shell_complete=order_numbers)
 @ISSUER
 @click.option(
+    "--entry", "names", multiple=True, metavar="NAME", help="Only this held entry. Repeat for more."
+)
+@click.option(
+    "--reason", required=True, callback=reason_of, help="Why; the issuer sees it. Recorded in the ledger."
+)
+@common
+def refuse(
+    config_path: Path, as_json: bool, *, number: str, issuer: str | None, names: tuple[str, ...], reason: str
+) -> None:
+    """Refuse entries that a guard holds: they never take effect.
+
+    Without --entry, all held entries of this order are refused. Its other entries stay as they are. A refusal
+    is final: the issuer can only send another order.
+    """
+    client = client_of(config_path)
+    answer = client.refuse(issuer_of(client, number, issuer), number, names, reason)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    click.echo(f"refused: {counted(answer['refused'], 'entry', 'entries')} of order {printable(number)}")
+
+
+@order.command(epilog=EXIT_CODES)
+@click.argument("number", shell_complete=order_numbers)
+@ISSUER
+@click.option(
     "--reason", required=True, callback=reason_of, help="Why the order is wrong; recorded in the ledger."
 )
 @common

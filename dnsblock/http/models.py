@@ -226,6 +226,15 @@ class Release(Model):
     entries: tuple[str, ...] | None = Field(description="Null: everything that was held.")
 
 
+class EntryRefusal(Model):
+    """A refusal of held entries by the operator. It is final."""
+
+    at: Time
+    by: str
+    reason: str
+    entries: tuple[str, ...]
+
+
 class Annulment(Model):
     """The operator has annulled the order."""
 
@@ -253,6 +262,7 @@ class Order(OrderSummary):
     targets: tuple[OrderTarget, ...]
     signers: tuple[Signer, ...]
     releases: tuple[Release, ...]
+    refusals: tuple[EntryRefusal, ...]
     annulled: Annulment | None
     verdicts: tuple[EntryVerdict, ...] = Field(description="Entries that are held or refused.")
     names: tuple[OrderEntry, ...] = Field(description="The first entries; see the parameter `entries`.")

@@ -72,6 +72,13 @@ class Approved(StaffModel):
     served: Published
 
 
+class EntriesRefused(StaffModel):
+    """The result of a refusal of held entries."""
+
+    refused: Count = Field(description="Entries that were held.")
+    served: Published
+
+
 class Purged(StaffModel):
     """The result of a purge."""
 

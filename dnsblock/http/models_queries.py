@@ -93,7 +93,7 @@ class EventsQuery(Query):
 
 
 class DecisionQuery(Query):
-    """The query of POST /v1/orders/approve and /v1/orders/annul."""
+    """The query of POST /v1/orders/approve, /v1/orders/refuse and /v1/orders/annul."""
 
     issuer: Issuer
     order_id: Number

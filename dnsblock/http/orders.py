@@ -16,7 +16,7 @@ from dnsblock.http.answers import ApiError, answer, asked, body, problem_details
 from dnsblock.http.callers import Caller, Identify, unavailable
 from dnsblock.http.control import Control, View
 from dnsblock.http.models import Order, OrderPage, Submission
-from dnsblock.http.models_operations import Annulled, Approved, StaffSubmission
+from dnsblock.http.models_operations import Annulled, Approved, EntriesRefused, StaffSubmission
 from dnsblock.http.models_queries import DecisionQuery, OrderQuery, OrdersQuery
 from dnsblock.http.paths import order_in
 from dnsblock.http.submissions import Limits, Turns, submission
@@ -27,7 +27,7 @@ from dnsblock.policy.order_facts import MAX_ENTRIES, OrderFacts, list_orders, wh
 from dnsblock.policy.verdicts import Verdict
 from dnsblock.principal import Principal
 
-MAX_NAMES_BYTES = 32 << 20  # of an approval
+MAX_NAMES_BYTES = 32 << 20  # of a decision
 DEFAULT_PAGE = 1000  # over HTTPS; commands list all orders
 MAX_ENTRIES_SENT = 100_000  # of one order, over HTTPS
 
@@ -42,7 +42,7 @@ class Site:
 
 
 def operator_routes(control: Control, identify: Identify) -> list[Route]:
-    """`/v1/orders/annul` and `/v1/orders/approve`: for operators only."""
+    """The decisions about an order: for operators only."""
 
     async def post_annul(request: Request) -> Response:
         """Ends the entries of an order, and responds when that is served."""
@@ -57,17 +57,33 @@ def operator_routes(control: Control, identify: Identify) -> list[Route]:
         """Releases what is held in an order, and responds when that is served."""
         by, what = (await identify(request, "operate")).principal, asked(request, DecisionQuery)
         try:
-            names = (await body(request, "order approve", MAX_NAMES_BYTES)).decode("utf-8", "replace").split()
+            names = await _names(request, "order approve")
             facts = (what.issuer, what.order_id, names, what.reason)
             served, released = await control.actions.approve(by, *facts)
         except Refused as err:
             raise refused(err) from err
         return answer(Approved, {"released": released, "served": served.facts()})
 
+    async def post_refuse(request: Request) -> Response:
+        """Refuses what guards hold in an order. That is final."""
+        by, what = (await identify(request, "operate")).principal, asked(request, DecisionQuery)
+        try:
+            names = await _names(request, "order refuse")
+            served, count = await control.actions.refuse(by, what.issuer, what.order_id, names, what.reason)
+        except Refused as err:
+            raise refused(err) from err
+        return answer(EntriesRefused, {"refused": count, "served": served.facts()})
+
     return [
         Route("/v1/orders/annul", post_annul, methods=["POST"]),
         Route("/v1/orders/approve", post_approve, methods=["POST"]),
+        Route("/v1/orders/refuse", post_refuse, methods=["POST"]),
     ]
+
+
+async def _names(request: Request, what: str) -> list[str]:
+    """The names of entries in the body of a request, one per line."""
+    return (await body(request, what, MAX_NAMES_BYTES)).decode("utf-8", "replace").split()
 
 
 def orders_routes(control: Control, site: Site) -> list[Route]:

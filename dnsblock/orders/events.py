@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dnsblock.orders.facts import Approval, Judged, plain_as_json
+from dnsblock.orders.facts import Approval, EntriesRefused, Judged, plain_as_json
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import AcceptedRestore, Fact, Record
 from dnsblock.principal import Principal
@@ -48,6 +48,8 @@ def _facts(fact: Fact) -> dict[str, Any]:
             }
         case AcceptedRestore():
             return {}
+        case EntriesRefused(issuer=issuer, order_id=order_id, reason=reason):
+            return {"issuer": issuer, "order_id": order_id, "entries": len(fact.entries), "reason": reason}
         case Approval():
             entries = None if fact.entries is None else len(fact.entries)
             return {**plain_as_json(fact), "entries": entries}

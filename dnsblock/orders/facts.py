@@ -57,6 +57,7 @@ class Judged:
         whole = replace(
             now,
             releases=releases,
+            refusals=before.refusals,
             passes_gap=before.passes_gap,
             approved_at=approved_at,
             proposers=proposers,
@@ -229,6 +230,31 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
+class EntriesRefused:
+    """The operator refused held entries of an order. They never take effect."""
+
+    KIND: ClassVar[str] = "entries_refused"
+    issuer: str
+    order_id: str
+    runs: tuple[tuple[int, ...], ...]  # the first and the last index of each run of entries
+    reason: str
+
+    @classmethod
+    def of(cls, issuer: str, order_id: str, entries: Iterable[int], reason: str) -> "EntriesRefused":
+        """The refusal of the entries with these indexes."""
+        return cls(issuer, order_id, tuple((first, last) for first, last in _ranges(sorted(entries))), reason)
+
+    def __post_init__(self) -> None:
+        for first, last in self.runs:
+            _range(first, last)
+
+    @property
+    def entries(self) -> frozenset[int]:
+        """The indexes of the entries."""
+        return frozenset(index for first, last in self.runs for index in _range(first, last))
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A document was refused. Only its digest is recorded, since anybody may send anything."""
 
@@ -366,10 +392,12 @@ class Stopped:
     serial: int
 
 
+Decision = Annulment | Approval | EntriesRefused  # of the operator about an order
 PlainFact = (
     SignatureVerified
     | Held
     | Approval
+    | EntriesRefused
     | Refusal
     | Annulment
     | Activated

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
-from dnsblock.orders.facts import Annulment, Approval, Judged
+from dnsblock.orders.facts import Annulment, Approval, EntriesRefused, Judged
 from dnsblock.orders.following import Following
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Order
@@ -17,7 +17,7 @@ from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Record
 
 # The records that may change which entries are in force.
-_DECISIVE = (Order, Judged, Annulment, Approval)
+_DECISIVE = (Order, Judged, Annulment, Approval, EntriesRefused)
 
 
 def about(orders: Orders, names: Collection[str]) -> Orders:

@@ -23,6 +23,7 @@ StateName = Literal[
     "superseded",
     "revoked",
     "annulled",
+    "refused",  # every entry, the last ones by the operator
 ]
 _ENDED: Mapping[Action, StateName] = {"unblock": "lifted", "revoke": "revoked", "supersede": "superseded"}
 
@@ -309,7 +310,7 @@ class Life:
         if order.statement is not None and at >= order.statement.valid_until:
             return "expired"
         if order.entries and len(order.judgement.idle) == len(order.entries):
-            return "held"
+            return "held" if order.judgement.held else "refused"
         if ended:
             return "partially lifted"
         return "verified" if order.verified_at is not None and order.verified_at <= at else "active"

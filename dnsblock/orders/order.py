@@ -35,7 +35,7 @@ from dnsblock.orders.schema import (
     TargetFields,
 )
 from dnsblock.orders.spelling import read_name
-from dnsblock.orders.verdict import ACCEPTED, Judgement, Release
+from dnsblock.orders.verdict import ACCEPTED, EntryRefusal, Judgement, Release
 from dnsblock.principal import Principal
 
 MAX_DOCUMENT_BYTES = 1 << 20
@@ -180,6 +180,10 @@ class Order:
     def released(self, release: Release) -> "Order":
         """The order after a release. No probe has queried the released names yet."""
         return replace(self, judgement=self.judgement.released(release), verified_at=None)
+
+    def refusing(self, refusal: EntryRefusal) -> "Order":
+        """The order after the operator has refused held entries."""
+        return replace(self, judgement=self.judgement.refusing(refusal))
 
     @property
     def is_lifting(self) -> bool:

@@ -10,12 +10,23 @@ from datetime import UTC, datetime
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.allowances import NO_ALLOWANCES, Allowances
 from dnsblock.orders.copies import replaced
-from dnsblock.orders.facts import Activated, Allowed, Annulment, Approval, Expired, Judged, Lifted, Verified
+from dnsblock.orders.facts import (
+    Activated,
+    Allowed,
+    Annulment,
+    Approval,
+    Decision,
+    EntriesRefused,
+    Expired,
+    Judged,
+    Lifted,
+    Verified,
+)
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Annulled, Order
 from dnsblock.orders.records import Record
 from dnsblock.orders.shared import SharedDict
-from dnsblock.orders.verdict import Release
+from dnsblock.orders.verdict import EntryRefusal, Release
 from dnsblock.principal import Principal
 
 _NONE = IssuerOrders()
@@ -132,24 +143,16 @@ class Orders:
             allowances = allowances.with_fact(fact, at, by)
         return self if allowances is self.allowances else replace(self, allowances=allowances)
 
-    def annulled(self, annulments: Iterable[Annulment], at: datetime, by: Principal) -> "Orders":
-        """With annulments by the operator. Raises `Refused` for one without an order."""
+    def decided(self, decisions: Iterable[Decision], at: datetime, by: Principal) -> "Orders":
+        """With decisions of the operator. Raises `Refused` for one without an order."""
         orders = self
-        for one in annulments:
+        for one in decisions:
             order = orders.of(one.issuer).order(one.order_id)
             if order is None:
                 raise Refused([_unknown(one.issuer, one.order_id)])
-            orders = orders.annulling(replace(order, annulled=Annulled(at, by, one.reason)))
-        return orders
-
-    def approved(self, approvals: Iterable[Approval], at: datetime, by: Principal) -> "Orders":
-        """With approvals by the operator. Raises `Refused` for one without an order."""
-        orders = self
-        for one in approvals:
-            order = orders.of(one.issuer).order(one.order_id)
-            if order is None:
-                raise Refused([_unknown(one.issuer, one.order_id)])
-            orders = orders.putting(order.released(Release(at, by, one.reason, one.entries)))
+            decided = _decided(one, order, at, by)
+            is_end = isinstance(one, Annulment)
+            orders = orders.annulling(decided) if is_end else orders.putting(decided)
         return orders
 
 
@@ -158,6 +161,7 @@ def _annulled_at(order: Order) -> datetime:
 
 
 EMPTY = Orders()
+_Later = Decision | Verified | Activated | Lifted | Expired  # facts about an order that was accepted before
 
 
 def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
@@ -189,7 +193,7 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
             case Judged(sha256=sha256):
                 known = found.get(sha256) or received.get(sha256) or base.by_digest.get(sha256)
                 order = None if known is None else fact.applied_to(known, record.at, record.by, record.n)
-            case Annulment() | Approval() | Verified() | Activated() | Lifted() | Expired():
+            case _ if isinstance(fact, _Later):
                 known = latest(fact.issuer, fact.order_id)
                 order = None if known is None else _applied(fact, known, record)
             case Allowed():
@@ -201,17 +205,11 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
     return orders if allowances is base.allowances else replace(orders, allowances=allowances)
 
 
-_Later = Annulment | Approval | Verified | Activated | Lifted | Expired
-
-
 def _applied(fact: _Later, order: Order, record: Record) -> Order:
-    if order.annulled is not None and isinstance(fact, Annulment | Approval):
-        return order
     match fact:
-        case Annulment():
-            return replace(order, annulled=Annulled(record.at, record.by, fact.reason, record.n))
-        case Approval():
-            return order.released(Release(record.at, record.by, fact.reason, fact.entries))
+        case Annulment() | Approval() | EntriesRefused():
+            is_over = order.annulled is not None
+            return order if is_over else _decided(fact, order, record.at, record.by, record.n)
         case Verified():
             return replaced(order, verified_at=record.at)
         case Activated():
@@ -221,6 +219,16 @@ def _applied(fact: _Later, order: Order, record: Record) -> Order:
             return replaced(order, lifted=order.lifted + fact.entries)
         case Lifted() | Expired():
             return replaced(order, ended_at=record.at)
+
+
+def _decided(fact: Decision, order: Order, at: datetime, by: Principal, n: int | None = None) -> Order:
+    match fact:
+        case Annulment():
+            return replace(order, annulled=Annulled(at, by, fact.reason, n))
+        case Approval():
+            return order.released(Release(at, by, fact.reason, fact.entries))
+        case EntriesRefused():
+            return order.refusing(EntryRefusal(at, by, fact.reason, fact.entries))
 
 
 def _unknown(issuer: str, order_id: str) -> Problem:

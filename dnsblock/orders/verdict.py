@@ -10,6 +10,8 @@ from typing import Literal
 
 from dnsblock.principal import Principal
 
+OPERATOR = "OPERATOR"  # the code of an entry that the operator has refused
+
 
 @dataclass(frozen=True, slots=True)
 class EntryVerdict:
@@ -44,6 +46,16 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryRefusal:
+    """A refusal of held entries by the operator, with who and why. It is final: nothing releases them."""
+
+    at: datetime
+    by: Principal
+    reason: str
+    entries: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """The standing of an accepted order, as recorded in the ledger."""
 
@@ -51,6 +63,7 @@ class Judgement:
     verdicts: tuple[EntryVerdict, ...] = ()
     is_proposed: bool = False  # signed by flaggers only: no officer of the issuer has approved it
     releases: tuple[Release, ...] = ()
+    refusals: tuple[EntryRefusal, ...] = ()
     approved_at: datetime | None = None  # when an officer signed what a flagger had proposed
     proposers: tuple[Signed, ...] = field(default=(), compare=False)  # who had signed it before
     idle: frozenset[int] = field(default=frozenset(), compare=False)  # indexes that are held or refused now
@@ -87,6 +100,10 @@ class Judgement:
         passes_gap = self.passes_gap or release.entries is None
         return replace(self, releases=(*self.releases, release), passes_gap=passes_gap)._settled()
 
+    def refusing(self, refusal: EntryRefusal) -> "Judgement":
+        """The judgement after the operator has refused held entries."""
+        return replace(self, refusals=(*self.refusals, refusal))._settled()
+
     def _settled(self) -> "Judgement":
         free: set[int] = set()
         for release in self.releases:
@@ -94,8 +111,17 @@ class Judgement:
                 free = {one.index for one in self.verdicts}
             else:
                 free.update(release.entries)
-        idle = (one.index for one in self.verdicts if one.verdict == "refused" or one.index not in free)
-        return replace(self, idle=frozenset(idle))
+        refused = {index: one.reason for one in self.refusals for index in one.entries}
+        verdicts = self.verdicts
+        if refused:
+            others = (one for one in verdicts if one.index not in refused)
+            theirs = (
+                EntryVerdict(index, "refused", OPERATOR, f"refused by the operator: {reason}")
+                for index, reason in refused.items()
+            )
+            verdicts = tuple(sorted((*others, *theirs), key=lambda one: one.index))
+        idle = (one.index for one in verdicts if one.verdict == "refused" or one.index not in free)
+        return replace(self, verdicts=verdicts, idle=frozenset(idle))
 
 
 ACCEPTED = Judgement()

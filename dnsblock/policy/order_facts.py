@@ -16,7 +16,7 @@ from dnsblock.principal import Principal
 from dnsblock.times import utc
 
 MAX_ENTRIES = 1000  # shown of one order, unless all are asked for
-_OVER = frozenset({"lifted", "expired", "superseded", "revoked", "annulled"})
+_OVER = frozenset({"lifted", "expired", "superseded", "revoked", "annulled", "refused"})
 _AT_WORK = frozenset({"active", "verified", "partially lifted"})
 
 
@@ -175,6 +175,15 @@ def whole_order(
                 "entries": _named(order, one.entries),
             }
             for one in order.judgement.releases
+        ],
+        "refusals": [
+            {
+                "at": utc(one.at),
+                "by": named(one.by),
+                "reason": one.reason,
+                "entries": _named(order, tuple(sorted(one.entries))),
+            }
+            for one in order.judgement.refusals
         ],
         "annulled": None
         if order.annulled is None

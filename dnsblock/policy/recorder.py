@@ -21,7 +21,15 @@ from dnsblock.orders.accepted import facts_of
 from dnsblock.orders.book import Book
 from dnsblock.orders.claims import Claim
 from dnsblock.orders.effects import effects_of, refusals_of
-from dnsblock.orders.facts import Allowed, Annulment, Approval, ListAccepted, Refusal, Started, Stopped
+from dnsblock.orders.facts import (
+    Allowed,
+    Annulment,
+    EntriesRefused,
+    ListAccepted,
+    Refusal,
+    Started,
+    Stopped,
+)
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.mismatch import Mismatch
@@ -211,22 +219,22 @@ class Recorder:
         )
 
     def append(self, draft: Draft) -> Draft:
-        """Accepts new orders and annulments: writes them to the ledger. Raises `LedgerUnwritable`."""
-        decisions: tuple[Annulment | Approval, ...] = (*draft.annulments, *draft.approvals)
+        """Accepts new orders and decisions: writes them to the ledger. Raises `LedgerUnwritable`."""
         orders = facts_of(draft.new, draft.signed, self.ledger.orders)
-        facts: list[Fact] = [*draft.allowed, *decisions, *orders]
+        facts: list[Fact] = [*draft.allowed, *draft.decisions, *orders]
         if facts:
             self._book.append(facts, draft.by)
         _log_allowed(draft.allowed, draft.by)
-        for one in decisions:
-            done = "annulled" if isinstance(one, Annulment) else "approved"
+        for one in draft.decisions:
+            refused_or_approved = "refused entries of" if isinstance(one, EntriesRefused) else "approved"
+            done = "annulled" if isinstance(one, Annulment) else refused_or_approved
             text = f"{done} order {one.order_id} of {one.issuer}: {one.reason}"
             event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer, by=draft.by)
         for order in draft.new:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
             names = {"order_id": order.order_id, "issuer": order.issuer, "sha256": order.sha256}
             event(logging.INFO, text, **names, by=draft.by)
-        rest = replace(draft, new=(), signed=(), annulments=(), approvals=(), allowed=())
+        rest = replace(draft, new=(), signed=(), decisions=(), allowed=())
         return replace(rest, accepted=(*draft.new, *draft.signed))
 
     def record(

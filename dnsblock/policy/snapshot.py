@@ -17,7 +17,7 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import NONE, Lists
 from dnsblock.lists.transfer.keys import transferred_zones
 from dnsblock.orders.context import Context
-from dnsblock.orders.facts import Allowed, Annulment, Approval
+from dnsblock.orders.facts import Allowed, Decision
 from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine, judge_all
 from dnsblock.orders.life import Life, Part
 from dnsblock.orders.order import Order
@@ -51,8 +51,7 @@ class Draft:
     judged_in: Context | None = None  # what these were judged by
     accepted: tuple[Order, ...] = ()  # new orders that are in the ledger now
     refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
-    annulments: tuple[Annulment, ...] = ()  # not in the ledger yet
-    approvals: tuple[Approval, ...] = ()  # not in the ledger yet
+    decisions: tuple[Decision, ...] = ()  # not in the ledger yet
     allowed: tuple[Allowed, ...] = ()  # not in the ledger yet
     references: References = NO_REFERENCES  # by which orders are judged
     secrets: tuple[bytes, ...] = ()  # of cookies; empty: they were not read
@@ -93,7 +92,7 @@ class Draft:
 
     def orders(self, known: Orders, now: datetime) -> Orders:
         """All orders with the changes of this draft. Raises `Refused` for a decision without an order."""
-        decided = known.annulled(self.annulments, now, self.by).approved(self.approvals, now, self.by)
+        decided = known.decided(self.decisions, now, self.by)
         return decided.with_all((*self.signed, *self.new)).allowing(self.allowed, now, self.by)
 
 
@@ -163,7 +162,7 @@ def missing_answers(config: Config, known: Orders, now: datetime) -> Iterator[Pr
         if not missing_here:
             continue
         state, _ = known.of(order.issuer).lives[order.sha256].state(now)
-        if state in ("lifted", "superseded", "revoked", "expired", "annulled"):
+        if state in ("lifted", "superseded", "revoked", "expired", "annulled", "refused"):
             continue
         for missing in sorted(missing_here):
             reason = f"order {order.order_id} of {order.issuer} needs this answer profile: put it back"

@@ -203,8 +203,8 @@ def _changes(order: Order, state: OrderState, own: IssuerOrders, zone: tzinfo) -
     if state.state == "held" and state.held < state.entries:
         yield "nothing is enforced until the missing orders before it arrive"
         return
-    if state.state in ("held", "proposed"):
-        return  # the notes say why
+    if state.state in ("held", "proposed", "refused"):
+        return  # the notes and the verdicts say why
     if order.action not in _VERBS:
         yield (
             "the keys of the issuer are changed" if order.action == "rotate" else "the statement is recorded"

@@ -34,7 +34,7 @@ MOMENT = timedelta(microseconds=1)
 _ENDED = frozenset({"lifted", "expired", "superseded", "revoked"})
 _WITH_NAMES = frozenset({"block", "supersede", "exempt"})
 _LIFTING = frozenset({"unblock", "revoke"})
-_COUNTED = ("held", "proposed", "notice", "scheduled")
+_COUNTED = ("held", "proposed", "notice", "scheduled", "refused")
 Kind = Literal["in_force", "ended", "lifting", "annulled"]
 KINDS: tuple[Kind, ...] = ("in_force", "ended", "lifting", "annulled")
 

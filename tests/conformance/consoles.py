@@ -28,6 +28,7 @@ ROLES: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/orders/{issuer}/{number}"): READERS,
     ("POST", "/orders/{issuer}/{number}/receipt"): READERS,
     ("POST", "/orders/{issuer}/{number}/approve"): OPERATORS,
+    ("POST", "/orders/{issuer}/{number}/refuse"): OPERATORS,
     ("POST", "/orders/{issuer}/{number}/annul"): OPERATORS,
     ("GET", "/new-order"): AUTHORS,
     ("POST", "/new-order"): AUTHORS,

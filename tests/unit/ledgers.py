@@ -11,7 +11,16 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 
 from dnsblock.orders.entry import Entry
-from dnsblock.orders.facts import Activated, Annulment, Approval, Expired, Judged, Lifted, Verified
+from dnsblock.orders.facts import (
+    Activated,
+    Annulment,
+    Approval,
+    EntriesRefused,
+    Expired,
+    Judged,
+    Lifted,
+    Verified,
+)
 from dnsblock.orders.order import BLOCKS, ENDS, LIFTS, Order, Target, TargetEntry
 from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Fact, Record
@@ -69,7 +78,15 @@ KINDS = st.builds(
     st.booleans(),
     st.booleans(),
     st.booleans(),
-    st.sampled_from([["sign"], ["annul"], ["approve"], ["annul", "approve", "sign", "event"]]),
+    st.sampled_from(
+        [
+            ["sign"],
+            ["annul"],
+            ["approve"],
+            ["refuse", "sign"],
+            ["annul", "approve", "refuse", "sign", "event"],
+        ]
+    ),
 )
 
 
@@ -116,6 +133,12 @@ def _facts(draw: st.DrawFn, place: int, issuer: str, orders: Orders, kind: Kind)
             indexes = st.lists(st.sampled_from(held), min_size=1, unique=True) if held else st.none()
             some = draw(st.none() | indexes)
             return [Approval(*facts, None if some is None else tuple(sorted(some)), "checked")]
+        case "refuse":
+            held = sorted({one.index for one in order.judgement.held})
+            if not held:
+                return []
+            some = draw(st.lists(st.sampled_from(held), min_size=1, unique=True))
+            return [EntriesRefused.of(*facts, some, "not meant")]
         case "sign":
             before = order.judgement
             left = tuple(one for one in before.verdicts if one.verdict == "refused" or draw(st.booleans()))
@@ -216,6 +239,7 @@ class Known:
     judgement: Judgement
     annulled: datetime | None = None
     annulled_n: int = 0
+    refused: frozenset[int] = frozenset()  # by the operator
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -226,9 +250,9 @@ class Known:
         free: set[int] = set()
         for release in self.judgement.releases:
             free |= set(range(10)) if release.entries is None else set(release.entries)
-        return {
-            one.index for one in self.judgement.verdicts if one.verdict == "refused" or one.index not in free
-        }
+        verdicts = self.judgement.verdicts
+        idle = {one.index for one in verdicts if one.verdict == "refused" or one.index not in free}
+        return idle | self.refused
 
 
 def replayed(records: Iterable[Record]) -> list[Known]:
@@ -251,13 +275,17 @@ def replayed(records: Iterable[Record]) -> list[Known]:
                         notice = [one for one in found if (one.order.issuer, one.order.order_id) == names][-1]
                         order = replace(order, entries=notice.entries)
                     found.append(Known(order, record.n, judgement))
-            case Annulment(order_id=number) | Approval(order_id=number) as fact:
+            case (
+                Annulment(order_id=number) | Approval(order_id=number) | EntriesRefused(order_id=number)
+            ) as fact:
                 (one,) = [
                     one for one in found
                     if (one.order.issuer, one.order.order_id) == (fact.issuer, number) and not one.annulled
                 ]  # fmt: skip
                 if isinstance(fact, Annulment):
                     one.annulled, one.annulled_n = record.at, record.n
+                elif isinstance(fact, EntriesRefused):
+                    one.refused |= {n for first, last in fact.runs for n in range(first, last + 1)}
                 else:
                     release = Release(record.at, record.by, fact.reason, fact.entries)
                     releases = (*one.judgement.releases, release)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dnsblock.config import Config
 from dnsblock.orders.accepted import facts_of
-from dnsblock.orders.approval import approval_of
+from dnsblock.orders.approval import approval_of, refusal_of
 from dnsblock.orders.context import Context
 from dnsblock.orders.facts import Annulment
 from dnsblock.orders.intake import Intake
@@ -90,11 +90,14 @@ class Registry:
 
     def annul(self, order_id: str) -> None:
         fact = Annulment("a", order_id, "wrong")
-        self.orders.annulled([fact], self.now, OPERATOR)  # there is such an order
+        self.orders.decided([fact], self.now, OPERATOR)  # there is such an order
         self.record([fact])
 
     def approve(self, order_id: str, *names: str) -> None:
         self.record([approval_of(self.orders.of("a"), "a", order_id, names, "checked")[0]])
+
+    def refuse(self, order_id: str, *names: str) -> None:
+        self.record([refusal_of(self.orders.of("a"), "a", order_id, names, "not meant")[0]])
 
     # ------- What is in force -------
 

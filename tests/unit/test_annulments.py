@@ -91,10 +91,10 @@ def test_an_annulment_without_an_order_is_refused():
     """A typing error must not be recorded for ever."""
     orders_known = known(block("b-1", "t.me"))
     with pytest.raises(Refused, match="no order with this order_id"):
-        orders_known.annulled([Annulment("a", "b-2", "x")], START, ALICE)
-    once = orders_known.annulled([Annulment("a", "b-1", "x")], START, ALICE)
+        orders_known.decided([Annulment("a", "b-2", "x")], START, ALICE)
+    once = orders_known.decided([Annulment("a", "b-1", "x")], START, ALICE)
     with pytest.raises(Refused, match="no order with this order_id"):
-        once.annulled([Annulment("a", "b-1", "x")], START, ALICE)
+        once.decided([Annulment("a", "b-1", "x")], START, ALICE)
 
 
 def test_the_ledger_keeps_an_annulment(tmp_path):

@@ -61,7 +61,7 @@ def test_an_approval_means_the_order_that_the_operator_looked_at(registry: Regis
     registry.submit(block("b-1", "t.me", "t.example"))
     own = registry.orders.of("a")
     approval, _ = approval_of(own, "a", "b-1", ["t.me"], "checked")
-    change = LedgerEntries(OPERATOR, "order approve", approvals=(approval,), decided=(own.order("b-1"),))
+    change = LedgerEntries(OPERATOR, "order approve", decisions=(approval,), decided=(own.order("b-1"),))
     change.check(registry.orders)
     registry.annul("b-1")
     with pytest.raises(Refused, match="was annulled in the meantime"):

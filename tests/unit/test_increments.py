@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnsblock.orders.facts import Annulment, Approval, Judged
+from dnsblock.orders.facts import Annulment, Approval, EntriesRefused, Judged
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Record
@@ -98,10 +98,8 @@ def drafted(orders: Orders, batch: list[Record]) -> Orders:
         case Order() as order:
             (judged,) = rest
             return orders.plus([replace(order, judgement=judged.fact.judgement)])
-        case Annulment() as fact:
-            return orders.annulled([fact], first.at, first.by)
-        case Approval() as fact:
-            return orders.approved([fact], first.at, first.by)
+        case Annulment() | Approval() | EntriesRefused() as fact:
+            return orders.decided([fact], first.at, first.by)
         case Judged(sha256=sha256, judgement=now):
             known = orders.by_digest[sha256]
             signed = replace(known.judgement, signers=now.signers, is_proposed=now.is_proposed)

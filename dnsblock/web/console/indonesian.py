@@ -133,15 +133,16 @@ TEXTS: Mapping[str, str] = {
     "Sequence number": "Nomor urut",
     "Annulled by {}: {}": "Dianulir oleh {}: {}",
     "Released by {}: {}": "Dilepas oleh {}: {}",
+    "Refused by {}: {}": "Ditolak oleh {}: {}",
     "Download a signed receipt": "Unduh tanda terima bertanda tangan",
     "Each receipt is recorded in the ledger.": "Setiap tanda terima dicatat di buku besar.",
     "Held entries": "Entri yang ditahan",
-    "These entries are not in force. Release them, or refuse the order by annulling it.":
-        "Entri ini belum berlaku. Lepaskan, atau tolak perintah dengan menganulirnya.",
-    "Release": "Lepaskan",
+    "These entries are not in force. Release or refuse them. A refusal is final.":
+        "Entri ini belum berlaku. Lepaskan atau tolak. Penolakan bersifat final.",
     "everything that is held in this order": "semua yang ditahan dalam perintah ini",
     "Reason, recorded in the ledger": "Alasan, dicatat di buku besar",
     "Release the chosen entries": "Lepaskan entri yang dipilih",
+    "Refuse the chosen entries": "Tolak entri yang dipilih",
     "These entries are not in force until the operator releases them, or a second officer signs.":
         "Entri ini belum berlaku sampai operator melepasnya, atau pejabat kedua menandatangani.",
     "This order is held": "Perintah ini ditahan",
@@ -163,6 +164,7 @@ TEXTS: Mapping[str, str] = {
     "Annul the order": "Anulir perintah",
     "The held entries are released and in force.": "Entri yang ditahan dilepas dan berlaku.",
     "The order is annulled.": "Perintah dianulir.",
+    "The held entries are refused.": "Entri yang ditahan telah ditolak.",
     # New order
     "Times": "Waktu",
     "New order": "Perintah baru",

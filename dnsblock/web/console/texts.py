@@ -13,6 +13,7 @@ from dnsblock.web.console.indonesian import TEXTS, WORDS
 DONE: Mapping[str, str] = {
     "signed-out": "You are signed out.",
     "approved": "The held entries are released and in force.",
+    "entries-refused": "The held entries are refused.",
     "annulled": "The order is annulled.",
     "refreshed": "The list was fetched and read again.",
     "accepted": "The rejected content is accepted and in force.",

@@ -104,6 +104,16 @@ async def _approve(visit: Visit) -> Response:
     return see(place("orders", issuer, number, done="approved"))
 
 
+async def _refuse(visit: Visit) -> Response:
+    issuer, number = order_in(visit.request)
+    names, reason = visit.sent.texts.get("entry", []), visit.sent.needed("reason")
+    if not visit.sent.text("all") and not names:
+        raise ApiError(422, "INVALID", "choose the entries to refuse, or everything that is held")
+    wanted = [] if visit.sent.text("all") else names
+    await visit.control.actions.refuse(visit.by.principal, issuer, number, wanted, reason)
+    return see(place("orders", issuer, number, done="entries-refused"))
+
+
 async def _annul(visit: Visit) -> Response:
     issuer, number = order_in(visit.request)
     if not visit.sent.text("sure"):
@@ -118,5 +128,6 @@ PAGES = (
     Page("/orders/{issuer}/{number}", _order, "read"),
     Page("/orders/{issuer}/{number}/receipt", _receipt, "read", "POST"),
     Page("/orders/{issuer}/{number}/approve", _approve, "operate", "POST", limits=DECISION),
+    Page("/orders/{issuer}/{number}/refuse", _refuse, "operate", "POST", limits=DECISION),
     Page("/orders/{issuer}/{number}/annul", _annul, "operate", "POST"),
 )
