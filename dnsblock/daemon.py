@@ -26,7 +26,7 @@ from dnsblock.http.api import control_app
 from dnsblock.http.connections import connections_of
 from dnsblock.http.health import with_health
 from dnsblock.http.issuers import Gate, issuers_app
-from dnsblock.http.metrics import Metrics, metrics_app
+from dnsblock.http.metrics import Metrics, MetricsApp
 from dnsblock.http.series import Series
 from dnsblock.http.server import bind_control, bind_listeners, serve
 from dnsblock.http.traffic import Traffic
@@ -364,7 +364,9 @@ def _apps(daemon: Daemon) -> dict[str, Callable[[], Any]]:
         return console_app(daemon, daemon.console)
 
     return {
-        "metrics": lambda: with_health(daemon, metrics_app(daemon.metrics)),
+        "metrics": lambda: with_health(
+            daemon, MetricsApp(daemon.metrics), daemon.http["metrics"].count_refused
+        ),
         "api": lambda: BesideApi(daemon, issuers_app(daemon, daemon.gate), console),
         "console": console,
     }
@@ -392,7 +394,7 @@ def _hooks_of(daemon: Daemon) -> Hooks:
 @contextlib.asynccontextmanager
 async def _servers(daemon: Daemon) -> AsyncIterator[None]:
     """Runs control API, metrics, issuers' API and console."""
-    app = control_app(daemon, daemon.gate.streams)
+    app = control_app(daemon, daemon.gate.streams, daemon.http["control"].count_refused)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(serve(app, daemon.control, daemon.http["control"]))
         for listener in daemon.listeners.values():

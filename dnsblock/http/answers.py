@@ -6,7 +6,7 @@ Errors are problem details (RFC 9457): `code` and `problems` are for programs, `
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from starlette.routing import Match
 from dnsblock import times
 from dnsblock.change import Served
 from dnsblock.errors import PartlyRefused, Problem, Refused, printable
-from dnsblock.http.connections import BODY_SECONDS
+from dnsblock.http.connections import body_seconds
 from dnsblock.http.models import Model
 from dnsblock.http.models_operations import Published
 from dnsblock.log import fault
@@ -127,15 +127,16 @@ def _look_up(uid: int, lookup: Future[Principal]) -> None:
 async def body(request: Request, file: str, max_bytes: int) -> bytes:
     """The body of a request, with a limit of size and time. Raises `ApiError`."""
     data = bytearray()
+    seconds = body_seconds(request, 0)
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for part in request.stream():
                 data += part
                 if len(data) > max_bytes:
                     reason = f"TOO_LARGE: larger than {max_bytes:,} bytes"
                     raise ApiError(413, "TOO_LARGE", reason, [Problem(file, None, "", reason)])
     except TimeoutError as err:
-        reason = f"TOO_SLOW: did not come within {BODY_SECONDS:.0f} seconds"
+        reason = f"TOO_SLOW: did not come within {seconds:.0f} seconds"
         raise ApiError(408, "TOO_SLOW", reason, [Problem(file, None, "", reason)]) from err
     return bytes(data)
 
@@ -169,6 +170,20 @@ def code_of(err: Exception) -> str:
     if isinstance(err, ApiError):
         return err.code
     return OF_STATUS.get(err.status_code, "MALFORMED") if isinstance(err, HTTPException) else "MALFORMED"
+
+
+def refusals(count_refused: Callable[[str], None]) -> dict[Any, Callable[[Request, Exception], Any]]:
+    """The handlers of an application for errors: each response is counted by its code."""
+
+    async def refuse(request: Request, err: Exception) -> JSONResponse:
+        count_refused(code_of(err))
+        return await improper(request, err)
+
+    async def fail(request: Request, err: Exception) -> JSONResponse:
+        count_refused("INTERNAL")
+        return await failed(request, err)
+
+    return {HTTPException: refuse, ClientDisconnect: refuse, Exception: fail}
 
 
 async def improper(request: Request, err: Exception) -> JSONResponse:

@@ -2,11 +2,11 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -15,7 +15,7 @@ from dnsblock import __version__
 from dnsblock.client import MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS
 from dnsblock.errors import Refused, printable
 from dnsblock.http.allow import allow_routes
-from dnsblock.http.answers import answer, asked, changed, failed, improper, not_a_name, utc
+from dnsblock.http.answers import answer, asked, changed, not_a_name, refusals, utc
 from dnsblock.http.callers import Identify, local_caller, view_of
 from dnsblock.http.control import Control, View
 from dnsblock.http.events import Streams, events_routes
@@ -48,12 +48,12 @@ from dnsblock.policy.recorder import facts_of_ledger
 LIMITS = Limits(MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS, large=1)
 
 
-def control_app(control: Control, streams: Streams) -> ASGIApp:
+def control_app(control: Control, streams: Streams, count_refused: Callable[[str], None]) -> ASGIApp:
     """The application behind the control socket. Permission to open the socket allows every request."""
     site = Site(local_caller, LIMITS, lambda _: None)
     app = Starlette(
         routes=routes(control, site, streams),
-        exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},
+        exception_handlers=refusals(count_refused),
     )
     return RawPath(app)
 

@@ -9,8 +9,10 @@ import contextlib
 import resource
 import socket
 import ssl
+from collections import Counter
 
 import h11
+from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dnsblock.access import PeerCertificate
@@ -25,6 +27,14 @@ SEND_BUFFER, WRITE_BUFFER = 128 << 10, 64 << 10  # bytes, in the kernel and in t
 CLOSE_SECONDS = 5.0  # for the end of a TLS connection
 WRITE_SECONDS = 10.0  # for a client that stops reading its response
 SLOWEST_BYTES = 64 << 10  # per second; a large body of a known client may take as long as this takes
+HEAD_BYTES = 16 << 10  # of a request's head; up to twice as many if it comes in large pieces
+UNWANTED_BYTES = (
+    65 << 20
+)  # of a body that is not wanted; as much as the largest one that may be refused early
+TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: 32\r\nconnection: close\r\n\r\nThe request did not come in time"
+)
 REASONS = ("handshake", "first_byte", "head", "body", "write", "garbage", "full")
 DESCRIPTORS_SHARE = 16  # each listener may use this fraction of the descriptors; DNS and orders need the rest
 FEWEST = 4
@@ -41,7 +51,12 @@ class Connections:
     def __init__(self, most: int) -> None:
         self.open: dict[_Bounded, None] = {}
         self.closed = dict.fromkeys(REASONS, 0)
+        self.refused: Counter[str] = Counter()  # requests, by code; the API and the console count their own
         self.limit(most)
+
+    def count_refused(self, code: str) -> None:
+        """Counts a request that is refused."""
+        self.refused[code] += 1
 
     def limit(self, most: int) -> None:
         """Allows at most `most` connections, or fewer if this process may open only few files."""
@@ -89,6 +104,7 @@ class _Bounded(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
     _waits_for = ""  # the reason of the deadline
     _body_seconds = BODY_SECONDS
+    _unwanted = 0  # bytes of a body that came after the response
 
     @property
     def is_served(self) -> bool:
@@ -105,9 +121,16 @@ class _Bounded(H11Protocol):
         self._wait_for("first_byte", FIRST_BYTE_SECONDS)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.transport.is_closing():
-            return
+        # h11 limits a head that is not complete yet. In small pieces, none is complete before its limit.
+        for start in range(0, len(data), HEAD_BYTES):
+            super().data_received(data[start : start + HEAD_BYTES])
+            if self.transport.is_closing():
+                return
+        if self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY:
+            self._unwanted += len(data)
+            if self._unwanted > UNWANTED_BYTES:
+                self.close("body")
+                return
         # A deadline counts from the start of its phase: a byte now and then does not extend it.
         if self.conn.their_state is h11.IDLE:
             self._wait_for("head", HEAD_SECONDS)
@@ -129,7 +152,7 @@ class _Bounded(H11Protocol):
         return seconds
 
     def on_response_complete(self) -> None:
-        self._body_seconds = BODY_SECONDS
+        self._body_seconds, self._unwanted = BODY_SECONDS, 0
         super().on_response_complete()  # it limits the time until the next request
         self._go_on()
 
@@ -157,10 +180,12 @@ class _Bounded(H11Protocol):
         super().connection_lost(exc)
 
     def close(self, reason: str) -> None:
-        """Closes immediately, even if the client does not read."""
+        """Closes immediately, even if the client does not read. A client that is too slow gets 408."""
         self._wait_for("", 0)
         self._all.open.pop(self, None)
         self._all.closed[reason] += 1
+        if reason in ("head", "body") and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(TOO_SLOW)
         self.transport.abort()
 
     def retire(self) -> None:
@@ -184,6 +209,12 @@ class _Bounded(H11Protocol):
             self._deadline.cancel()
         self._waits_for = reason
         self._deadline = self.loop.call_later(seconds, self.close, reason) if reason else None
+
+
+def body_seconds(request: Request, size: int) -> float:
+    """The time that a known client has for a body of this size."""
+    connection: _Bounded | None = getattr(request.state, "connection", None)
+    return BODY_SECONDS if connection is None else connection.expect(size)
 
 
 class _Secured(_Bounded):

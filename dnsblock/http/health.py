@@ -5,13 +5,15 @@ The JSON is that of draft-inadarei-api-health-check.
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from dnsblock.http.answers import refusals
 from dnsblock.http.control import Control
 from dnsblock.http.models_status import Health
 from dnsblock.principal import DAEMON
@@ -39,9 +41,12 @@ def health_routes(control: Control) -> list[Route]:
     return [Route("/livez", get_livez), Route("/readyz", get_readyz)]
 
 
-def with_health(control: Control, metrics: ASGIApp) -> ASGIApp:
+def with_health(control: Control, metrics: ASGIApp, count_refused: Callable[[str], None]) -> ASGIApp:
     """The application behind the metrics listener: health checks beside the metrics."""
-    return Starlette(routes=[*health_routes(control), Mount("/", metrics)])
+    return Starlette(
+        routes=[*health_routes(control), Route("/metrics", metrics, methods=["GET"])],
+        exception_handlers=refusals(count_refused),
+    )
 
 
 def _response(failure: str) -> Response:

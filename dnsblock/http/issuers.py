@@ -3,13 +3,11 @@
 from collections import Counter
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dnsblock.access import ApiAccess, Role
-from dnsblock.http.answers import TITLES, ApiError, code_of, failed, improper
+from dnsblock.http.answers import TITLES, ApiError, refusals
 from dnsblock.http.api import routes
 from dnsblock.http.callers import Caller, api_caller
 from dnsblock.http.connections import TlsConnections
@@ -65,18 +63,9 @@ class Gate:
 
 def issuers_app(control: Control, gate: Gate) -> ASGIApp:
     """The application behind the HTTPS listener. A client of issuers sees only their orders."""
-
-    async def refuse(request: Request, err: Exception) -> JSONResponse:
-        gate.count_refused(code_of(err))
-        return await improper(request, err)
-
-    async def fail(request: Request, err: Exception) -> JSONResponse:
-        gate.count_refused("INTERNAL")
-        return await failed(request, err)
-
     app = Starlette(
         routes=routes(control, Site(gate.identify, LIMITS, gate.count_refused), gate.streams),
-        exception_handlers={HTTPException: refuse, ClientDisconnect: refuse, Exception: fail},
+        exception_handlers=refusals(gate.count_refused),
     )
     app.router.redirect_slashes = False
     return _Counted(RawPath(app), gate.responses)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from dnsblock.http.answers import TITLES
 from dnsblock.http.control import View
 from dnsblock.landing.counts import ANSWERED, OPEN, REFUSED
 from dnsblock.landing.process import Landing
@@ -30,7 +31,15 @@ def _connections(view: View) -> Iterator[Metric]:
         open_now.add_metric([listener], len(connections.open))
         for reason, count in connections.closed.items():
             closed.add_metric([listener, reason], count)
-    yield from (open_now, closed)
+    refused = CounterMetricFamily(
+        "dnsblock_http_refused",
+        "Requests that the control socket and the metrics listener refused, by code.",
+        labels=["listener", "code"],
+    )
+    for listener in ("control", "metrics"):
+        for code in TITLES:
+            refused.add_metric([listener, code], view.http[listener].refused[code])
+    yield from (open_now, closed, refused)
 
 
 def _api(view: View) -> Iterator[Metric]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import product
-from typing import Any, get_args
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,6 +23,7 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from starlette.types import Receive, Scope, Send
 
 from dnsblock import __version__
 from dnsblock.clock import utc_now
@@ -167,9 +168,14 @@ class Metrics(Collector):
         yield InfoMetricFamily("dnsblock_build", "Running version.", {"version": __version__})
 
 
-def metrics_app(metrics: Metrics) -> Any:
-    """The application behind the metrics listener."""
-    return make_asgi_app(metrics.registry)
+class MetricsApp:
+    """The application behind `/metrics`: a class, since starlette takes a function for a handler."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._app = make_asgi_app(metrics.registry)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 # ------- Counters of the worker threads -------

@@ -13,7 +13,7 @@ import uvicorn
 
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
-from dnsblock.http.connections import Connections
+from dnsblock.http.connections import HEAD_BYTES, Connections
 from dnsblock.listeners import HttpSocket
 
 LINGER_SECONDS = 1.0  # for clients that do not confirm the end of their connection
@@ -42,7 +42,7 @@ async def serve(app: Any, sock: socket.socket, connections: Connections) -> Asyn
         lifespan="off",
         server_header=False,
         date_header=False,
-        h11_max_incomplete_event_size=16 << 10,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=2,
         # asyncio accepts this many connections in a row. Without free descriptors, each of them fails with a

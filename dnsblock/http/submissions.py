@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from dnsblock.errors import printable
 from dnsblock.http.answers import ApiError
-from dnsblock.http.connections import BODY_SECONDS
+from dnsblock.http.connections import body_seconds
 from dnsblock.orders.submission import Submitted
 
 PARTS = ("document", "signatures", "entries")
@@ -92,9 +92,7 @@ async def receive_form(
 
     Raises `ApiError`.
     """
-    size = _announced(request, most) or 0
-    connection = getattr(request.state, "connection", None)
-    seconds = BODY_SECONDS if connection is None else connection.expect(size)
+    seconds = body_seconds(request, _announced(request, most) or 0)
     options = {"max_files": max_files, "max_fields": max_fields, "max_part_size": max_field_bytes}
     try:
         async with asyncio.timeout(seconds), aclosing(_bounded(request, most)) as stream:

@@ -368,7 +368,7 @@ ASKED = SimpleNamespace(
     ),
 )
 ASKED.view = lambda by: ASKED
-APP = control_app(cast(Any, ASKED), Streams())
+APP = control_app(cast(Any, ASKED), Streams(), lambda _: None)
 
 
 def request(method: str, path: str, query: bytes) -> tuple[int, bytes]:

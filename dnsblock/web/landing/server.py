@@ -40,7 +40,7 @@ class Server:
         self._most = most
         self._open: dict[Connection, None] = {}
         self._date = (0, b"")
-        self.invalid = {status: site.pages.malformed(status) for status in (400, 405, 413, 431)}
+        self.invalid = {status: site.pages.malformed(status) for status in (400, 405, 408, 413, 431)}
         self.fault = site.pages.fault()
         self.loop = asyncio.get_running_loop()
 
@@ -146,7 +146,9 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
 
     def close_early(self, reason: str) -> None:
-        """Closes immediately, even if the client does not read."""
+        """Closes immediately, even if the client does not read. A client that is too slow gets 408."""
+        if reason == "head":
+            self._respond(self._server.invalid[408], 0, is_last=True)
         self._is_last = True
         self._server.counts.add(("closed", reason))
         self._server.remove(self)
