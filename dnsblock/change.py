@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from dnsblock.errors import Problem, Refused
+from dnsblock.orders.approval import check_still_held
 from dnsblock.orders.context import Context
-from dnsblock.orders.facts import Allowed, Decision
+from dnsblock.orders.facts import Allowed, Annulment, Decision
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.policy.changes import Changes
@@ -72,12 +73,19 @@ class LedgerEntries:
     scope: Scope = "ledger"
 
     def check(self, known: Orders) -> None:
-        """Raises `Refused` if an order was annulled since, and another one may have its number."""
+        """Raises `Refused` if other decisions about the same orders or entries were recorded since.
+
+        Another order may have the number of one that was annulled.
+        """
         for order in self.decided:
             now = known.of(order.issuer).order(order.order_id)
             if now is None or now.sha256 != order.sha256:
                 why = "was annulled in the meantime: look at the order that has this number now"
                 raise Refused([Problem(f"issuer {order.issuer}", None, order.order_id, why)])
+        for one in self.decisions:
+            order_now = known.of(one.issuer).order(one.order_id)
+            if order_now is not None and not isinstance(one, Annulment):
+                check_still_held(one, order_now)
 
 
 @dataclass(frozen=True, slots=True)

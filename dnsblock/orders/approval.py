@@ -38,7 +38,8 @@ def approval_of(
         held = order.judgement.count("held")
         if not held and not is_held:
             raise Refused([Problem(f"issuer {issuer}", None, order_id, "nothing in this order is held")])
-        return Approval(issuer, order_id, None, reason), len(order.entries) if is_held else held
+        count = len(order.entries) - order.judgement.count("refused") if is_held else held
+        return Approval(issuer, order_id, None, reason), count
     indexes = _held_named(order, names)
     return Approval(issuer, order_id, indexes, reason), len(indexes)
 
@@ -66,6 +67,18 @@ def refusal_of(
         why = f"more than {MAX_RANGES:,} separate entries: name fewer of them with --entry"
         raise Refused([Problem(f"order {order_id}", None, "", why)])
     return refusal, len(indexes)
+
+
+def check_still_held(decision: Approval | EntriesRefused, order: Order) -> None:
+    """Raises `Refused` if another decision about these entries came first.
+
+    A refusal must not end an entry that was released since: only its issuer, or an annulment, ends a block.
+    """
+    if decision.entries is not None and not {one.index for one in order.judgement.held}.issuperset(
+        decision.entries
+    ):
+        why = "some of these entries are no longer held: somebody else has released or refused them"
+        raise Refused([Problem(f"issuer {order.issuer}", None, order.order_id, why)])
 
 
 def _held_named(order: Order, names: Sequence[str]) -> tuple[int, ...]:

@@ -43,8 +43,8 @@ def _facts(fact: Fact) -> dict[str, Any]:
                 "sha256": fact.sha256,
                 "proposed": judgement.is_proposed,
                 "signers": [one.principal for one in judgement.signers],
-                "held": len(judgement.held),
-                "refused": len(judgement.refused),
+                "held": judgement.count("held"),
+                "refused": judgement.count("refused"),
             }
         case AcceptedRestore():
             return {}

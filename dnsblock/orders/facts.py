@@ -46,23 +46,22 @@ class Judged:
             received_at, accepted_n = order.received_at or at, order.accepted_n or n
             facts = {"received_at": received_at, "accepted_n": accepted_n}
             return replaced(order, judgement=now, refused=refused, **facts)
-        releases = before.releases
-        if freed := tuple(sorted(before.idle - now.idle)):
-            releases = (*releases, Release(at, by, "more signatures", freed))
-            order = replace(order, verified_at=None)  # no probe has queried the released names yet
         approved_at, proposers = before.approved_at, before.proposers
         if before.is_proposed and not now.is_proposed:
             approved_at, officers = at, {one.fingerprint for one in now.signers}
             proposers = tuple(one for one in before.signers if one.fingerprint not in officers)
-        whole = replace(
+        judgement = replace(
             now,
-            releases=releases,
+            releases=before.releases,
             refusals=before.refusals,
             passes_gap=before.passes_gap,
             approved_at=approved_at,
             proposers=proposers,
-        )
-        judgement, accepted_n = whole.with_verdicts(now.verdicts), order.accepted_n or n
+        ).with_verdicts(now.verdicts)
+        if freed := tuple(sorted(before.idle - judgement.idle)):
+            judgement = judgement.released(Release(at, by, "more signatures", freed))
+            order = replace(order, verified_at=None)  # no probe has queried the released names yet
+        accepted_n = order.accepted_n or n
         return replace(order, judgement=judgement, refused=refused, accepted_n=accepted_n)
 
     def as_json(self) -> dict[str, Any]:

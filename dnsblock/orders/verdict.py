@@ -87,8 +87,8 @@ class Judgement:
         return len({one.index for one in (self.held if verdict == "held" else self.refused)})
 
     def with_verdicts(self, verdicts: Sequence[EntryVerdict]) -> "Judgement":
-        """The judgement with these verdicts instead of its own, by index. Releases still apply."""
-        if not verdicts and not self.verdicts:
+        """The judgement with these verdicts instead of its own, by index. Decisions of the operator stay."""
+        if not (verdicts or self.verdicts or self.refusals):
             return self
         # Of one entry: the narrowest guard first. The ledger groups them otherwise.
         by_code = sorted(verdicts, key=lambda one: one.code, reverse=True)

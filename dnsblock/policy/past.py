@@ -191,7 +191,7 @@ class Past:
         for zone in self.config.zones:
             if zone.issuer is not None:
                 items = state.entries_of(zone.issuer).only(wanted)
-                compiled = compile_orders(zone, self.config, items).compiled
+                compiled = compile_orders(zone, self.config, items, is_served=False).compiled
             elif zone.name in lists:
                 compiled = lists[zone.name]
             else:

@@ -209,22 +209,29 @@ class OrdersAt:
 
 
 def compile_orders_at(
-    config: Config, orders: Orders, now: datetime, former: OrdersAt | None = None
+    config: Config, orders: Orders, now: datetime, former: OrdersAt | None = None, *, is_served: bool = True
 ) -> OrdersAt:
     """Derives the state of the orders at a time, and compiles their zones.
 
     `former`: any other one. Its zones are used where they are the same, so the result does not depend on it.
+    `is_served`: as for `compile_orders`.
     """
     state = derive(orders, now, None if former is None else former.state)
     before = {} if former is None else former.zones
-    return OrdersAt(state, _order_zones(config, state.entries_of, before))
+    return OrdersAt(state, _order_zones(config, state.entries_of, before, is_served=is_served))
 
 
 def _order_zones(
-    config: Config, entries_of: Callable[[str], Entries], before: Mapping[str, OrderZone]
+    config: Config,
+    entries_of: Callable[[str], Entries],
+    before: Mapping[str, OrderZone],
+    *,
+    is_served: bool = True,
 ) -> dict[str, OrderZone]:
     return {
-        zone.name: compile_orders(zone, config, entries_of(zone.issuer), before.get(zone.name))
+        zone.name: compile_orders(
+            zone, config, entries_of(zone.issuer), before.get(zone.name), is_served=is_served
+        )
         for zone in config.zones
         if zone.issuer is not None
     }
@@ -325,7 +332,7 @@ def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> P
 
     For questions such as what an order would change. Zones of orders are compiled where they differ.
     """
-    now = compile_orders_at(config, orders, at, OrdersAt(policy.state, policy.orders))
+    now = compile_orders_at(config, orders, at, OrdersAt(policy.state, policy.orders), is_served=False)
     placed: list[PlacedZone] = []
     for zone in config.zones:
         of_list = policy.lists.get(zone.name)

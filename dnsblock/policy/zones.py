@@ -16,7 +16,7 @@ from dnsblock.lists.guards import allows_changes
 from dnsblock.lists.lists import Lists
 from dnsblock.orders.life import InForce, Part
 from dnsblock.orders.state import Entries
-from dnsblock.policy.order_counters import ORDER_COUNTERS
+from dnsblock.policy.order_counters import ORDER_COUNTERS, OrderCounters
 from dnsblock.suffixes import public_suffixes
 
 LARGEST_CHANGE = 1000  # names, or an eighth of the zone: the most that the engine's overlay holds
@@ -43,19 +43,28 @@ class OrderZone:
 
 
 def compile_orders(
-    zone: Zone, config: Config, in_force: Entries, former: OrderZone | None = None
+    zone: Zone,
+    config: Config,
+    in_force: Entries,
+    former: OrderZone | None = None,
+    *,
+    is_served: bool = True,
 ) -> OrderZone:
     """Compiles the zone of an issuer. If orders overlap, the answer has the number of the first one.
 
     `former`: the same zone at another time. If few of its entries differ, only these are compiled.
+    A zone that is not served only answers a question, such as what a draft would change. Its orders get no
+    counter: otherwise anybody who may check drafts could use up all counters with invented numbers.
     """
     options = (zone, config.answers, config.signals.structured_errors)
     if former is not None and former.options == options:
+        if not is_served:
+            former = replace(former, rules=former.rules.copy())
         changed = _with_changes(former, in_force)
         if changed is not None:
             compiled, given = changed
             return OrderZone(compiled, in_force, options, former.rules, given)
-    rules = _Rules(zone, config)
+    rules = _Rules(zone, config, counters=ORDER_COUNTERS if is_served else None)
     parts = [one for part in sorted(in_force.parts.values(), key=_precedence_of) for one in rules.parts(part)]
     compiled = PolicyZone.from_parts(zone.name, rules.since(0), parts)
     return OrderZone(compiled, in_force, options, rules, rules.count)
@@ -90,13 +99,20 @@ class _Rules:
     change is compiled while orders come.
     """
 
-    def __init__(self, zone: Zone, config: Config) -> None:
-        self._zone, self._config = zone, config
+    def __init__(self, zone: Zone, config: Config, counters: OrderCounters | None) -> None:
+        self._zone, self._config, self._counters = zone, config, counters
         self._known = config.answer_names
         self._answers: dict[str, Answer] = {}
         self._indexes: dict[tuple[str | None, str], int] = {}
         self._compiled: list[Rule] = []
         self._adding = threading.Lock()
+
+    def copy(self) -> "_Rules":
+        """The same rules for a zone that is not served. Those that are added have no counter."""
+        new = _Rules(self._zone, self._config, counters=None)
+        with self._adding:
+            new._indexes, new._compiled = dict(self._indexes), list(self._compiled)
+        return new
 
     @property
     def count(self) -> int:
@@ -147,7 +163,8 @@ class _Rules:
         if answer not in self._answers:
             self._answers[answer] = engine_answer(self._zone, self._config, answer)
         why = f"order {order_id} of {self._zone.issuer}"
-        counter = ORDER_COUNTERS.number(self._zone.issuer or "", order_id)
+        counters, issuer = self._counters, self._zone.issuer or ""
+        counter = 0 if counters is None else counters.number(issuer, order_id)
         return Rule(self._answers[answer], order_id, structured_text(self._config, why), counter)
 
 

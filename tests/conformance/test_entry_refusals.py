@@ -111,6 +111,20 @@ def test_a_second_signature_with_acks_does_not_bring_a_refused_entry_back(
     assert is_sinkholed(signed.query("t.me"))
 
 
+def test_the_release_of_a_held_order_leaves_its_refused_entries_out(subject: Subject, upstream: StubUpstream):
+    """Also in the number of released entries. The order before it is missing, so all of it was held."""
+    subject.start(upstreams=[upstream.address])
+    submit(subject, block("84/2017", ["fraud.example", "t.me"], seq=2, prev="0" * 64))
+    assert refuse(subject, "84/2017").json["refused"] == 1
+    assert subject.cli("order show", "84/2017").json["state"] == "held"
+    assert is_forwarded(subject.query("fraud.example"))
+    assert approve(subject, "84/2017").json["released"] == 1
+    for _ in range(2):
+        assert is_sinkholed(subject.query("fraud.example"))
+        assert is_forwarded(subject.query("t.me"))
+        subject.restart()
+
+
 def test_staff_refuse_over_https_and_the_issuer_sees_why(api: IssuersApi):
     """Only operators may; the issuer sees the reason and not who."""
     api.start()

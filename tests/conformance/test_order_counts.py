@@ -85,6 +85,20 @@ def test_orders_in_shadow_mode_block_nothing(subject: Subject, upstream: StubUps
     assert subject.metrics().total("dnsblock_shadow_blocked_total") == 1
 
 
+def test_a_draft_that_is_only_checked_has_no_count(subject: Subject, upstream: StubUpstream):
+    """Its number is in no metric, and uses none of the limited counters. The console checks as you type."""
+    subject.start(upstreams=[upstream.address], orders=[block("84-2017", ["one.example"])])
+    draft = subject.folder / "draft.yaml"
+    for number in ("85-2017", "86-2017"):
+        draft.write_text(as_yaml(block(number, ["two.example"])))
+        (document,) = subject.cli("order check", str(draft)).json["documents"]
+        assert document["effect"]["added"] == 1, document
+    assert counted(subject) == {"84-2017": 0}
+    subject.submit("draft.yaml", draft.read_bytes())
+    assert is_sinkholed(subject.query("two.example"))
+    assert counted(subject) == {"84-2017": 0, "86-2017": 1}
+
+
 def test_issuers_do_not_see_the_counts(api: IssuersApi):
     """A count that is read again and again shows when somebody asks for a name. Staff see it."""
     api.start()

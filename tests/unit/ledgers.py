@@ -25,7 +25,7 @@ from dnsblock.orders.order import BLOCKS, ENDS, LIFTS, Order, Target, TargetEntr
 from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Fact, Record
 from dnsblock.orders.schema import Action, Match, Statement
-from dnsblock.orders.verdict import EntryVerdict, Judgement, Release, Signed
+from dnsblock.orders.verdict import OPERATOR, EntryVerdict, Judgement, Release, Signed
 from dnsblock.principal import Principal
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -141,7 +141,11 @@ def _facts(draw: st.DrawFn, place: int, issuer: str, orders: Orders, kind: Kind)
             return [EntriesRefused.of(*facts, some, "not meant")]
         case "sign":
             before = order.judgement
-            left = tuple(one for one in before.verdicts if one.verdict == "refused" or draw(st.booleans()))
+            # A record that does not repeat the operator's refusals takes none of them back.
+            stays = {
+                one.index for one in before.verdicts if one.verdict == "refused" and one.code != OPERATOR
+            }
+            left = tuple(one for one in before.verdicts if one.index in stays or draw(st.booleans()))
             is_proposed = before.is_proposed and draw(st.booleans())
             signers = (*before.signers, Signed(f"officer-{place}", f"SHA256:{place}", "ssh-ed25519"))
             judgement = Judgement(signers, is_proposed=is_proposed, ignored=before.ignored)

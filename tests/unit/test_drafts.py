@@ -8,7 +8,7 @@ import pytest
 
 from dnsblock.change import LedgerEntries
 from dnsblock.errors import Refused
-from dnsblock.orders.approval import approval_of
+from dnsblock.orders.approval import approval_of, refusal_of
 from dnsblock.orders.context import Context
 from dnsblock.policy.snapshot import Draft
 
@@ -69,3 +69,26 @@ def test_an_approval_means_the_order_that_the_operator_looked_at(registry: Regis
     registry.submit(block("b-1", "google.com", "t.example"))
     with pytest.raises(Refused, match="was annulled in the meantime"):
         change.check(registry.orders)
+
+
+@pytest.mark.parametrize("first", ["approve", "refuse"])
+def test_of_two_decisions_about_an_entry_the_first_one_holds(registry: Registry, first: str):
+    """Two operators decide at the same time. A late refusal would end a block that is in force."""
+    registry.submit(block("b-1", "t.me", "telegram.org", "t.example"))
+    own = registry.orders.of("a")
+    changes = [
+        LedgerEntries(OPERATOR, "decision", decisions=(fact,), decided=(own.order("b-1"),))
+        for fact, _ in (
+            approval_of(own, "a", "b-1", ["t.me"], "checked"),
+            refusal_of(own, "a", "b-1", ["t.me"], "not meant"),
+            refusal_of(own, "a", "b-1", [], "not meant"),
+        )
+    ]
+    registry.approve("b-1", "telegram.org")
+    changes[1].check(registry.orders)
+    with pytest.raises(Refused, match="no longer held"):
+        changes[2].check(registry.orders)
+    getattr(registry, first)("b-1", "t.me")
+    for change in changes:
+        with pytest.raises(Refused, match="no longer held"):
+            change.check(registry.orders)
