@@ -66,7 +66,8 @@ class ControlSocket:
             case _:
                 reason = "the response is not from dnsblock, or from another version of it"
                 advice = "restart the daemon, or give its configuration with -c"
-        return printable(f"{self.path}: {reason} ({err}): {advice}")
+        cause = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        return printable(f"{self.path}: {reason} ({cause}): {advice}")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from dnsblock.cli.receipt import receipt
 from dnsblock.cli.report import report
 from dnsblock.cli.webhooks import webhook
 from dnsblock.cli.why import why
-from dnsblock.errors import Exit, Problem, printable
+from dnsblock.errors import Exit, Problem, counted, printable
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
@@ -339,7 +339,7 @@ def _print_probes(probes: dict[str, Any] | None) -> None:
     if probes is None:
         return
     if probes["unverified"]:
-        click.echo(f"  unverified   {probes['unverified']:,} orders in effect")
+        click.echo(f"  unverified   {counted(probes['unverified'], 'order')} in effect")
     for one in probes["misses"][:FINDINGS_SHOWN]:
         of_order = f"order {printable(one['order_id'] or '')} of {one['issuer']}"
         what = "open names" if one["order_id"] is None else of_order

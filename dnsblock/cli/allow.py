@@ -128,4 +128,4 @@ def _show(config_path: Path, as_json: bool) -> None:
     if not answer["allowed"]:
         if as_json:
             sys.exit(Exit.NO)
-        leave(Exit.NO, "no name is allowed")
+        leave(Exit.NO, "no exceptions are in force")

@@ -260,6 +260,8 @@ def diff(config_path: Path, as_json: bool, a: int, b: int) -> None:
                 click.echo(f"+ {name} {printable(after)}")
         if zone["total"] > len(zone["changes"]):
             click.echo(f"  and {zone['total'] - len(zone['changes']):,} more")
+    if not answer["zones"] and not as_json:
+        click.echo(f"no differences between serial {a} and serial {b}", err=True)
     sys.exit(Exit.DONE if answer["zones"] else Exit.NO)
 
 

@@ -1,7 +1,8 @@
 """One order on a page: `order show`."""
 
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -25,12 +26,22 @@ def print_order(one: dict[str, Any]) -> None:
         click.echo("held or refused")
         rows = [[v["name"], v["verdict"], v["code"], v["reason"]] for v in one["verdicts"][:SHOWN]]
         print_table(["name", "verdict", "code", "reason"], rows, free=["reason"])
+        print_decision(one["order_id"], one["verdicts"])
     if one["names"]:
         click.echo("entries")
         rows = [[entry["name"], entry["match"], _now(entry)] for entry in one["names"][:SHOWN]]
         print_table(["name", "match", "now"], rows, free=["now"])
         if one["entries"] > SHOWN:
             click.echo(f"and {one['entries'] - SHOWN:,} more: add --json")
+
+
+def print_decision(order_id: str, verdicts: Iterable[dict[str, Any]]) -> None:
+    """Prints the commands that decide about held entries, if there are any."""
+    if any(one["verdict"] == "held" for one in verdicts):
+        number = printable(shlex.quote(order_id))
+        click.echo("to decide about held entries, ask the issuer, then run one of these:", err=True)
+        for command in ("approve", "refuse"):
+            click.echo(f"  dnsblock order {command} {number} --entry NAME --reason '…'", err=True)
 
 
 def entry_lines(document: dict[str, Any]) -> Iterator[str]:

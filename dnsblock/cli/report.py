@@ -99,7 +99,8 @@ def _period(config: "Config", begin: str | None, end: str | None) -> tuple[datet
         try:
             return moment(text, config.time_zone)
         except ValueError as err:
-            raise click.BadParameter(f"not a time: {printable(text)}", param_hint=option) from err
+            advice = "write it as 2026-07-01, or 2026-07-01T12:00:00+07:00"
+            raise click.BadParameter(f"not a time: {printable(text)}: {advice}", param_hint=option) from err
 
     now = utc_now()
     since = None if begin is None else parsed(begin, "--from")

@@ -11,7 +11,7 @@ import click
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
 from dnsblock.cli.credentials import credentials_of, refuse_credentials, urls_of, with_credentials
-from dnsblock.cli.order_page import entry_lines
+from dnsblock.cli.order_page import entry_lines, print_decision
 from dnsblock.cli.progress import following
 from dnsblock.cli.signed_files import problem_line, read_all
 from dnsblock.client import Client, SignedFile, is_refused
@@ -71,7 +71,8 @@ def submit(
 
     \b
     accepted  in the ledger; takes effect at its time.
-    held      in the ledger; not in force until it is approved, or missing orders arrive.
+    held      in the ledger; not in force until it is approved, or until the
+              missing orders arrive.
     refused   not in force; all problems are printed.
 
     Each entry of an accepted document has its own verdict, too. Entries that are held or refused are printed.
@@ -104,6 +105,7 @@ def submit(
         served = answer.get("served")
         for one in answer["documents"]:
             _print_verdict(one, None if served is None else served["time_zone"])
+            print_decision(one["order_id"], one["entry_verdicts"])
         if served:
             click.echo(f"serving serial {served['serial']}, {counted(served['entries'], 'name')} enforced")
         for one in missed:

@@ -88,6 +88,8 @@ def resend(
     done = client_of(config_path).resend(None if everything else ids, only)
     if as_json:
         click.echo(json.dumps(done))
-    else:
-        to = ", ".join(done["webhooks"]) or "no webhook"
+    elif done["events"]:
+        to = ", ".join(done["webhooks"])
         click.echo(f"{counted(done['events'], 'event')} in the queue again, for {to}")
+    else:
+        click.echo("no dead letters: nothing is sent", err=True)

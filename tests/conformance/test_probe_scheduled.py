@@ -99,6 +99,7 @@ def test_a_resolver_that_still_blocks_is_reported_until_it_does_not(
     status = subject.status()["probes"]
     assert (status["unverified"], [miss["order_id"] for miss in status["misses"]]) == (1, ["95/2017"])
     said = subject.cli("status", as_json=False)
+    assert "  unverified   1 order in effect\n" in said.stdout
     assert "MISSED       12 of 48 responses, order 95/2017" in said.stdout
     assert f"{other.address} one.example A" in said.stdout
     assert "12 of 48 responses are not as expected" in subject.stderr()

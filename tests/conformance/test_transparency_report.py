@@ -71,6 +71,7 @@ def test_a_wrong_period_and_a_file_that_cannot_be_written_are_refused(subject: S
         said = subject.cli("report transparency", option, value, as_json=False)
         assert said.code == 2
         assert option in said.stderr
+        assert ("write it as 2026-07-01" in said.stderr) is (value == "soon")
     said = subject.cli(
         "report transparency", "-o", str(subject.folder / "none" / "report.html"), as_json=False
     )

@@ -67,7 +67,7 @@ def test_the_work_of_a_busy_daemon_is_shown(tmp_path: Path):
 
 def test_a_missing_or_unserved_socket_means_no_daemon(tmp_path: Path):
     """Exit code 3, whichever of the two it is."""
-    assert "no daemon is listening" in said(tmp_path / "s")
+    assert "no daemon is listening (No such file or directory)" in said(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "left"))
     assert "no daemon is listening" in said(tmp_path / "left")
