@@ -38,6 +38,7 @@ from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.lists.store import Store
 from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
+from dnsblock.orders.parsed import ParsedOrders
 from dnsblock.orders.state import State
 from dnsblock.orders.statement import Statements
 from dnsblock.policy import Counts
@@ -63,16 +64,19 @@ TICK_SECONDS = 1.0  # how often engine events are read, and a step of the clock 
 class Daemon:
     """One running dnsblock: its parts, and their tasks. The control API uses it as its `Control`."""
 
-    def __init__(self, config: Config) -> None:
-        """Opens the ledger, compiles the policy, binds the sockets. Serves nothing yet. Raises `Refused`."""
+    def __init__(self, config: Config, ahead: CompiledAhead | None = None) -> None:
+        """Opens the ledger, compiles the policy, binds the sockets. Serves nothing yet. Raises `Refused`.
+
+        `ahead`: the parsed orders, if they are being compiled already.
+        """
         inherited = handover.Inherited()
         self.started_at = utc_now()
         self.metrics, self.http = Metrics(self), connections_of(config)
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._resources = contextlib.ExitStack()
-        ahead = CompiledAhead(config)
-        recorder = Recorder(config, ahead.load)
+        ahead = ahead or CompiledAhead(config, ParsedOrders.load(config.state))
+        recorder = Recorder(config, ahead.parsed)
         try:
             self.store = Store(config.state)
             self._resources.callback(self.store.close)

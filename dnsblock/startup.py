@@ -5,10 +5,9 @@ Startup is strict: an error stops it, unless a previous good version or the ledg
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from dnsblock.access import read_access
 from dnsblock.clock import utc_now
@@ -66,34 +65,25 @@ class Startup:
 
 
 class CompiledAhead:
-    """Compiles the orders that were parsed before, while the ledger and the inbox are read.
+    """Compiles the orders that were parsed before, while modules, the ledger and the inbox are read.
 
     An order of which the ledger says more is compiled again, such as one that is lifted.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._parsed: ParsedOrders | None = None
-        self._orders: Sequence[Order] = ()
-        self._compiled: Future[OrdersAt | None] | None = None
-
-    def load(self, folder: Path) -> ParsedOrders:
-        """Loads the parsed orders, and begins to compile them in another thread."""
-        self._parsed, thread = ParsedOrders.load(folder), ThreadPoolExecutor(1)
-        self._orders = list(self._parsed.orders)
-        self._compiled = thread.submit(_compile, self._config, self._orders)
+    def __init__(self, config: Config, parsed: ParsedOrders) -> None:
+        """Begins to compile these orders in another thread."""
+        self.parsed, thread = parsed, ThreadPoolExecutor(1)
+        self._orders = list(parsed.orders)
+        self._compiled = thread.submit(_compile, config, self._orders)
         thread.shutdown(wait=False)
-        return self._parsed
 
     def result(self) -> OrdersAt | None:
         """Waits for it. None if anything was compiled that the ledger did not prove.
 
         A document that somebody has put there may have any names, also ones that the engine reads as others.
         """
-        if self._parsed is None or self._compiled is None:
-            return None
         compiled = self._compiled.result()
-        return compiled if all(order.sha256 in self._parsed.proven for order in self._orders) else None
+        return compiled if all(order.sha256 in self.parsed.proven for order in self._orders) else None
 
 
 def _compile(config: Config, orders: Sequence[Order]) -> OrdersAt | None:

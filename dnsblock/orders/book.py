@@ -66,7 +66,7 @@ class Book:
         options: LedgerOptions,
         *,
         read_only: bool = False,
-        load: Callable[[Path], ParsedOrders] = ParsedOrders.load,
+        parsed: ParsedOrders | None = None,
     ) -> Self:
         """Opens the ledger, reads the checkpoint and reads or makes the key. Raises `Refused`.
 
@@ -75,7 +75,7 @@ class Book:
         checkpoint = CheckpointFile(folder)
         position = None if checkpoint.content is None else checkpoint.content.ledger
         acknowledged = 0 if position is None else position.records
-        ledger = Ledger.open(folder, read_only=read_only, acknowledged=acknowledged, load=load)
+        ledger = Ledger.open(folder, read_only=read_only, acknowledged=acknowledged, parsed=parsed)
         try:
             instance_of = Instance.load if read_only else Instance.load_or_create
             return cls(folder, checkpoint, ledger, instance_of(folder, options.origin))

@@ -7,7 +7,7 @@ can see that nothing was removed or inserted. Only the daemon writes; `check` ma
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -63,7 +63,7 @@ class Ledger:
         *,
         read_only: bool = False,
         acknowledged: int = 0,
-        load: Callable[[Path], ParsedOrders] = ParsedOrders.load,
+        parsed: ParsedOrders | None = None,
     ) -> Self:
         """Opens the ledger in `folder`, creates a missing folder, and locks out other writers.
 
@@ -71,18 +71,19 @@ class Ledger:
         with a lost or changed line end gets a line end. Nothing is repaired if there is any other damage, or
         if there are fewer than `acknowledged` records. Raises `Refused` for a folder without permission, and
         for records of a newer dnsblock.
-        `read_only` creates, locks and repairs nothing. `load`: loads the parsed orders, after the lock.
+        `read_only` creates, locks and repairs nothing. `parsed`: those of the folder, if they were loaded.
         """
         try:
             if read_only:
-                return cls(folder, read(folder / FILE, load(folder)), file=None, lock=None)
+                parsed = parsed or ParsedOrders.load(folder)
+                return cls(folder, read(folder / FILE, parsed), file=None, lock=None)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock(folder)
             try:
                 file = os.open(folder / FILE, _WRITING, 0o600)
                 try:
                     durable.sync_folder(folder)  # the file may be new
-                    parsed = load(folder)
+                    parsed = parsed or ParsedOrders.load(folder)
                     content = read(folder / FILE, parsed)
                     parsed.forget()
                     ledger = cls(folder, content, file=file, lock=lock)

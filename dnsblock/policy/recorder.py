@@ -3,11 +3,10 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from dnsblock import __version__
@@ -53,10 +52,10 @@ SHOWN = 20  # missing records in `status`
 class Recorder:
     """The records of a daemon. Call one method at a time, except `now` and `facts`."""
 
-    def __init__(self, config: Config, load: Callable[[Path], ParsedOrders]) -> None:
-        """Opens the ledger. `load`: see `Ledger.open`. Raises `Refused`. Call `compare` next."""
+    def __init__(self, config: Config, parsed: ParsedOrders) -> None:
+        """Opens the ledger. `parsed`: see `Ledger.open`. Raises `Refused`. Call `compare` next."""
         self._options = config.ledger
-        self._book = Book.open(config.state, config.ledger, load=load)
+        self._book = Book.open(config.state, config.ledger, parsed=parsed)
         self.signer = self._book.signer
         self.last_checkpoint: SignedCheckpoint | None = None  # at the end of the process
         self._is_behind = False

@@ -15,7 +15,7 @@ from dnsblock.orders.facts import Judged
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, parse, with_entries
 from dnsblock.orders.orders import EMPTY, Orders
-from dnsblock.orders.parsed import FILE
+from dnsblock.orders.parsed import FILE, ParsedOrders
 from dnsblock.orders.spelling import read_name
 from dnsblock.policy.snapshot import compile_orders_at
 from dnsblock.policy.zones import OrderZone
@@ -135,8 +135,8 @@ def test_zones_that_are_compiled_from_the_file_decide_nothing(
     tamper(registry, order_id, change)
     if later == "annulled":
         registry.annul("b-2")
-    compiling = CompiledAhead(registry.config)
-    with Ledger.open(registry.folder, read_only=True, load=compiling.load) as ledger:
+    compiling = CompiledAhead(registry.config, ParsedOrders.load(registry.folder))
+    with Ledger.open(registry.folder, read_only=True, parsed=compiling.parsed) as ledger:
         ahead = compiling.result()
         assert ahead is not None or order_id != "none"
         for orders in (ledger.orders, EMPTY):
