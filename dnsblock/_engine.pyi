@@ -66,6 +66,7 @@ __all__ = [
     "keep_net_bind_service",
     "past_impact",
     "sealed_lines",
+    "tree_parents",
     "zone_files",
 ]
 
@@ -95,14 +96,20 @@ def canonical_name(text: str) -> str:
     Lists use the same parser. Raises `NotAName`, and `UnicodeEncodeError` for a lone surrogate.
     """
 
-def sealed_lines(data: bytes) -> list[tuple[int, str, bytes, bool]]:
+def sealed_lines(data: bytes) -> list[tuple[bytes, str, bytes, bool]]:
     """Hashes the lines of a ledger that end in `data`, without holding the interpreter.
 
-    The fields of a line: the position of its line end, its SHA-256 in hexadecimal, and its hash as a leaf of
-    a Merkle tree (RFC 6962, section 2.1). The last one says whether its digest is that of its content.
+    The fields of a line: its bytes without the line end, its SHA-256 in hexadecimal, and its hash as a leaf
+    of a Merkle tree (RFC 6962, section 2.1). The last one says whether its digest is that of its content.
     """
 
-def file_digests(paths: Sequence[Path], max_bytes: int) -> list[str | None]:
+def tree_parents(hashes: bytes) -> bytes:
+    """The hashes of the next level of a Merkle tree, one after the other (RFC 6962, section 2.1).
+
+    A last hash without a neighbour has no parent.
+    """
+
+def file_digests(paths: Sequence[str], max_bytes: int) -> list[str | None]:
     """The SHA-256 of each file in hexadecimal, without holding the interpreter.
 
     None for a file that is not regular, has more bytes, or cannot be read. Symbolic links are followed.

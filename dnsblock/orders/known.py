@@ -118,4 +118,4 @@ class Related:
         if not isinstance(order, Order) or order.seq is None:
             return record
         # An order is received when it is accepted.
-        return replace(record, fact=self._as_followed(replace(order, received_at=record.at)))
+        return record._replace(fact=self._as_followed(replace(order, received_at=record.at)))

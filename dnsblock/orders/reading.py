@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -30,7 +31,6 @@ from dnsblock.orders.transparency.merkle import Tree
 ENTRIES = "entries"  # folder of the entries files, named by their SHA-256
 MAX_LINE_BYTES = 8 * MAX_DOCUMENT_BYTES  # JSON escapes a byte to six at most
 _BLOCK_BYTES = 4 << 20
-_Hashes = Future[list[tuple[int, str, bytes, bool]]]  # of `sealed_lines`
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def read(path: Path, parsed: ParsedOrders | None = None) -> Content:
         if len(line.data) >= MAX_LINE_BYTES:
             damage = _damage(path, number, "longer than any record")
             break
-        if not line.is_complete:
+        if not line.hash:
             end = end_of_record(line.data)
             if end is None:
                 notes.append(f"{path}:{number}: removed an incomplete last record")
@@ -89,7 +89,7 @@ def read(path: Path, parsed: ParsedOrders | None = None) -> Content:
                 break
             lacks_end = True
             notes.append(f"{path}:{number}: the last record lacked its line end")
-            line = _line_of(line.data[:end])
+            line = next(_hashed(sealed_lines(line.data[:end] + b"\n")))
         try:
             orders.add(_Place(line, number, hashes[-1] if hashes else None), records)
         except NewerRecord as err:
@@ -107,58 +107,43 @@ def read(path: Path, parsed: ParsedOrders | None = None) -> Content:
 
 
 class Line(NamedTuple):
-    """A line without its line end, and its hashes."""
+    """A line without its line end, and its hashes: as of `sealed_lines`."""
 
     data: bytes
-    hash: str  # its SHA-256, in hexadecimal
+    hash: str  # its SHA-256, in hexadecimal; empty for a line without a line end
     leaf: bytes  # its hash as a leaf of the Merkle tree
     is_sealed: bool  # its digest is that of its content
-    is_complete: bool = True  # otherwise it has no line end, and no hashes
 
 
 def lines_of(path: Path) -> Iterator[Line]:
-    """The lines of a ledger, up to one that is longer than any record. It is not read to its end."""
+    """The lines of a ledger, up to one that is longer than any record. It is not read to its end.
+
+    A thread hashes some lines while the caller decodes those before.
+    """
     try:
         ledger = path.open("rb")
     except FileNotFoundError:
         return  # a ledger without records yet
-    with ledger as file:
-        for line in _all_lines(file):
-            yield line
-            if len(line.data) >= MAX_LINE_BYTES:
-                return
-
-
-def _all_lines(file: BinaryIO) -> Iterator[Line]:
-    """The lines up to one that is too long. A thread hashes some while the caller decodes those before."""
-    rest = b""
-    hashing: tuple[bytes, _Hashes] | None = None
-    with ThreadPoolExecutor(1) as thread:
-        while len(rest) < MAX_LINE_BYTES and (block := file.read(_BLOCK_BYTES)):
-            before = hashing
-            data = rest + block
-            end = data.rfind(b"\n") + 1
-            whole, rest = data[:end], data[end:]
-            hashing = whole, thread.submit(sealed_lines, whole)
-            if before is not None:
-                yield from _hashed(*before)
-        if hashing is not None:
-            yield from _hashed(*hashing)
+    with ledger as file, ThreadPoolExecutor(1) as thread:
+        data, rest = _block(file)
+        while data:
+            hashing = thread.submit(sealed_lines, data)
+            data, rest = (b"", rest) if rest else _block(file)
+            yield from _hashed(hashing.result())
     if rest:
-        yield Line(rest, "", b"", False, is_complete=False)
+        yield Line(rest, "", b"", False)
 
 
-def _hashed(data: bytes, hashed: _Hashes) -> Iterator[Line]:
-    begin = 0
-    for end, line_hash, leaf, is_sealed in hashed.result():
-        yield Line(data[begin:end], line_hash, leaf, is_sealed)
-        begin = end + 1
+def _block(file: BinaryIO) -> tuple[bytes, bytes]:
+    """The next complete lines, and a line without its end: the last one, or one that is too long."""
+    data = file.read(_BLOCK_BYTES)
+    data += file.readline(MAX_LINE_BYTES)
+    end = data.rfind(b"\n") + 1
+    return (data, b"") if end == len(data) else (data[:end], data[end:])
 
 
-def _line_of(record: bytes) -> Line:
-    """The line of a record that lacks its line end."""
-    ((_, line_hash, leaf, is_sealed),) = sealed_lines(record + b"\n")
-    return Line(record, line_hash, leaf, is_sealed)
+def _hashed(lines: list[tuple[bytes, str, bytes, bool]]) -> Iterator[Line]:
+    return map(partial(tuple.__new__, Line), lines)  # without a call in Python for each
 
 
 class _Orders:
@@ -202,7 +187,7 @@ class _Orders:
             order = _with_entries(self._folder, order)
             self._parsed_now.add(order.sha256)
         self._whole[order.sha256] = order
-        return record if order is record.fact else replace(record, fact=order)
+        return record if order is record.fact else record._replace(fact=order)
 
     def _prove(self, judged: Judged, records: list[Record]) -> None:
         """Compares an order with what the record says about it. Raises `NotARecord` and `Refused`."""
@@ -237,7 +222,7 @@ class _Orders:
         self._whole[order.sha256] = order
         for index, record in enumerate(records):
             if isinstance(record.fact, Order) and record.fact.sha256 == order.sha256:
-                records[index] = replace(record, fact=order)
+                records[index] = record._replace(fact=order)
 
 
 class _Place(NamedTuple):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -54,9 +54,8 @@ class AcceptedRestore:
 Fact = Order | Judged | AcceptedRestore | PlainFact
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A fact, when it was recorded, and who caused that."""
+class Record(NamedTuple):
+    """A fact, when it was recorded, and who caused that. A tuple, since a startup makes one for each line."""
 
     n: int  # from 1
     at: datetime
@@ -223,7 +222,7 @@ def _position(position: Position) -> dict[str, Any]:
 
 def _order(n: int, fields: dict[str, Any], find: Find | None) -> Order:
     data: bytes = fields["document"].encode()
-    promised = tuple(fields[key] for key in ("issuer", "order_id", "sha256", "entries_file"))
+    promised = (fields["issuer"], fields["order_id"], fields["sha256"], fields["entries_file"])
     order: Order | None = None
     # In version 1, no record says what an order was parsed to.
     may_find = find is not None and fields["version"] != 1

@@ -5,7 +5,6 @@
 //! threads never attach to it.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use pyo3::create_exception;
@@ -60,7 +59,7 @@ mod _engine {
     use super::counts::{Counts, UpstreamCounts};
 
     #[pymodule_export]
-    use super::{ListRefused, NotAName, canonical_name, file_digests, sealed_lines};
+    use super::{ListRefused, NotAName, canonical_name, file_digests, sealed_lines, tree_parents};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name in Python")]
@@ -89,10 +88,8 @@ fn digest_text(digest: &[u8; 32]) -> String {
 }
 
 fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Uses the parser of lists.
@@ -102,14 +99,22 @@ fn canonical_name(text: &str) -> PyResult<String> {
     Ok(name.to_string())
 }
 
-/// The end, the hash in hexadecimal, the leaf hash, and whether the digest is right, of each line.
+/// The data, the hash in hexadecimal, the leaf hash, and whether the digest is right, of each line.
 #[pyfunction]
-fn sealed_lines(py: Python<'_>, data: &[u8]) -> Vec<(usize, String, Cow<'static, [u8]>, bool)> {
-    let found = py.detach(|| sealed::lines(data));
-    let as_tuple =
-        |line: sealed::Line| (line.end, hex(&line.hash), line.leaf.to_vec().into(), line.is_sealed);
-    found.into_iter().map(as_tuple).collect()
+fn sealed_lines<'a>(py: Python<'_>, data: &'a [u8]) -> Vec<SealedLine<'a>> {
+    let as_tuple = |line: sealed::Line<'a>| {
+        (line.data.into(), hex(&line.hash), line.leaf.to_vec().into(), line.is_sealed)
+    };
+    py.detach(|| sealed::lines(data).into_iter().map(as_tuple).collect())
 }
+
+/// The parents of these hashes in a Merkle tree.
+#[pyfunction]
+fn tree_parents(hashes: &[u8]) -> Cow<'static, [u8]> {
+    sealed::tree_parents(hashes).into()
+}
+
+type SealedLine<'a> = (Cow<'a, [u8]>, String, Cow<'static, [u8]>, bool);
 
 /// The digest of each file in hexadecimal; none for a file that `digests::of_file` does not read.
 #[pyfunction]

@@ -81,6 +81,7 @@ DOORS = {
         "dnsblock.rpz",
         "dnsblock.orders.intake",
         "dnsblock.orders.reading",
+        "dnsblock.orders.transparency.merkle",
         "dnsblock.actions",
         "dnsblock.advance",
         "dnsblock.counting",

@@ -7,6 +7,8 @@ Both have one hash for each level of the tree. They need nothing else of the led
 import hashlib
 from collections.abc import Iterable, Sequence
 
+from dnsblock._engine import tree_parents
+
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256().digest()  # of a tree without leaves
 MAX_PROOF = 64  # hashes; a tree of 2^63 leaves has no more levels
@@ -43,13 +45,9 @@ class Tree:
     def of_hashes(cls, leaves: bytearray) -> "Tree":
         """A tree of leaves whose hashes are given, one after the other. Faster than adding each."""
         tree = cls()
-        # As with `node_hash`, but without a call and two copies for each node.
         tree.size, tree._levels = len(leaves) // HASH_BYTES, [leaves]
-        pair = 2 * HASH_BYTES
-        while len(below := tree._levels[-1]) >= pair:
-            whole = len(below) // pair * pair
-            nodes = [hashlib.sha256(b"\1" + below[at : at + pair]).digest() for at in range(0, whole, pair)]
-            tree._levels.append(bytearray().join(nodes))
+        while parents := tree_parents(bytes(tree._levels[-1])):
+            tree._levels.append(bytearray(parents))
         return tree
 
     def append(self, leaf: bytes) -> None:
