@@ -46,9 +46,9 @@ def own_orders(folder: Path, issuer: str) -> IssuerOrders:
     """All orders of an issuer in a folder. Raises `Refused` if one cannot be read, or is missing."""
     found: list[Order] = []
     problems: list[Problem] = []
-    for path in documents_in(folder):
+    for file in documents_in(folder):
         try:
-            order = parse(str(path), document.read_bytes(path, max_bytes=MAX_DOCUMENT_BYTES))
+            order = parse(file, document.read_bytes(Path(file), max_bytes=MAX_DOCUMENT_BYTES))
             if order.issuer == issuer:
                 found.append(load_entries_file(order, folder))
         except Refused as err:

@@ -3,11 +3,11 @@
 After a gap or a wrong `prev`, later orders are held: the missing order may be an unblock that is withheld.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Literal
 
 from dnsblock.orders.order import Order
-from dnsblock.orders.shared import SharedDict
+from dnsblock.orders.shared import editable, shared
 
 
 class Chain:
@@ -18,9 +18,9 @@ class Chain:
     """
 
     def __init__(self) -> None:
-        self.followed: SharedDict[int, Order] = SharedDict()  # by seq
-        self._annulled: SharedDict[int, list[Order]] = SharedDict()
-        self._numbered: SharedDict[int, list[Order]] = SharedDict()
+        self.followed: MutableMapping[int, Order] = {}  # by seq
+        self._annulled: MutableMapping[int, list[Order]] = {}
+        self._numbered: MutableMapping[int, list[Order]] = {}
         self._digests: list[tuple[str | None, ...]] = [(None,)]  # the valid values of `prev` after each seq
         self._highest = 0  # seq
         self._is_part = False
@@ -29,16 +29,22 @@ class Chain:
     def of_followed(cls, followed: Mapping[int, Order]) -> "Chain":
         """A part of a chain: the orders of some numbers. Nothing is known about the others."""
         new = cls()
-        new.followed, new._is_part = SharedDict(followed), True
+        new.followed, new._is_part = dict(followed), True
         return new
 
     def copy(self) -> "Chain":
         """A chain that can be extended without changing this one."""
         new = Chain()
-        new.followed, new._annulled = self.followed.copy(), self._annulled.copy()
-        new._numbered, new._digests = self._numbered.copy(), list(self._digests)
+        new.followed, new._annulled = editable(self.followed), editable(self._annulled)
+        new._numbered, new._digests = editable(self._numbered), list(self._digests)
         new._highest, new._is_part = self._highest, self._is_part
         return new
+
+    def finished(self) -> "Chain":
+        """This chain, after it was extended: copies of it share what they do not change."""
+        self.followed, self._annulled = shared(self.followed), shared(self._annulled)
+        self._numbered = shared(self._numbered)
+        return self
 
     def add(self, order: Order) -> list[Order]:
         """Adds an order, which may close a gap. Returns the orders whose verdict may have changed."""

@@ -1,38 +1,46 @@
-"""Copies of frozen objects with other values, in less than half the time of `dataclasses.replace`.
+"""Makes frozen objects, and copies of them with other values, several times as fast as their own class does.
 
-A startup makes several for each of ten thousand orders.
+A startup makes several for each of ten thousand orders. A frozen dataclass sets each field through a
+function. So an object begins as one of a twin class with the same slots, which is not frozen. Python lets an
+object change to a class with the same slots.
 """
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import field, fields, make_dataclass
 from functools import cache
-from itertools import repeat
-from operator import attrgetter, call
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
 
-def replaced(value: T, **changes: Any) -> T:
-    """The same as `dataclasses.replace`, for a dataclass with slots and without `__post_init__`.
+def made(kind: type[T], *values: Any, **named: Any) -> T:
+    """The same as `kind(...)`, for a frozen dataclass with slots and without `__post_init__`."""
+    of_any: Any = kind
+    _, twin = _twin(of_any)
+    new: Any = twin(*values, **named)
+    new.__class__ = kind
+    return cast(T, new)
 
-    Raises `TypeError` for a field that does not exist.
+
+def replaced(value: T, **changes: Any) -> T:
+    """The same as `dataclasses.replace`, for such a dataclass with at least two fields.
+
+    Raises `AttributeError` for a field that does not exist.
     """
-    new = object.__new__(type(value))
     kind: Any = type(value)
-    read, writers = _slots(kind)
-    # All fields without a step in Python for each, then the others once more.
-    deque(map(call, writers.values(), repeat(new), read(value)), maxlen=0)
+    read, twin = _twin(kind)
+    new: Any = twin(*read(value))
     for name, changed in changes.items():
-        if name not in writers:
-            raise TypeError(f"no field of {kind.__name__}: {name}")
-        writers[name](new, changed)
-    return new
+        setattr(new, name, changed)
+    new.__class__ = kind
+    return cast(T, new)
 
 
 @cache
-def _slots(kind: type) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, Callable[[Any, Any], None]]]:
-    """How all fields are read at once, and how each is written. The class has at least two."""
-    names = [field.name for field in fields(kind)]
-    return attrgetter(*names), {name: kind.__dict__[name].__set__ for name in names}
+def _twin(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], Any]:
+    """How all fields are read at once, and the class that has the same slots."""
+    own = fields(kind)
+    same = [(one.name, Any, field(default=one.default, default_factory=one.default_factory)) for one in own]
+    twin = make_dataclass(f"{kind.__name__}Twin", same, slots=True, eq=False, repr=False)
+    return attrgetter(*(one.name for one in own)), twin

@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
-from dnsblock.orders.copies import replaced
+from dnsblock.orders.copies import made, replaced
 from dnsblock.orders.order import Order, RefusedEntry
 from dnsblock.orders.verdict import ACCEPTED, EntryVerdict, Judgement, Release, Signed
 from dnsblock.principal import Principal
@@ -85,21 +85,24 @@ class Judged:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Judged":
         """Parses the fields of a record. Raises `ValueError`, `KeyError` and `TypeError`."""
-        signers = tuple(Signed(str(one), str(two), str(three)) for one, two, three in value["signers"])
-        verdicts = tuple(_ungrouped(value["entries"]))
-        ignored = tuple(_text(one) for one in value["ignored_targets"])
+        # Lists, since a startup makes many of these, nearly all of them empty.
+        signers = tuple([Signed(str(one), str(two), str(three)) for one, two, three in value["signers"]])
+        verdicts = list(_ungrouped(value["entries"]))
+        ignored = tuple([_text(one) for one in value["ignored_targets"]])
         unknown = tuple(
-            (_text(order_id), tuple(_text(one) for one in entries))
-            for order_id, entries in value["unknown_entries"]
+            [
+                (_text(order_id), tuple([_text(one) for one in entries]))
+                for order_id, entries in value["unknown_entries"]
+            ]
         )
         judgement = _judgement(signers, value["proposed"] is True, ignored, unknown).with_verdicts(verdicts)
-        acks = tuple(str(one) for one in value["acks"])
+        acks = tuple([str(one) for one in value["acks"]])
         digests = (value["entries_sha256"], value["parsed_sha256"])
         names = (_text(value["issuer"]), _text(value["order_id"]), _text(value["sha256"]))
-        entries, whole = (None if one is None else _text(one) for one in digests)
+        entries, whole = [None if one is None else _text(one) for one in digests]
         ranges = [_range(first, last) for first, last in value["unreadable"]]
-        unreadable = tuple((one.start, one.stop - 1) for one in ranges)
-        return cls(*names, judgement, acks, entries, whole, unreadable)
+        unreadable = tuple([(one.start, one.stop - 1) for one in ranges])
+        return made(cls, *names, judgement, acks, entries, whole, unreadable)
 
 
 @lru_cache(maxsize=1000)
@@ -426,8 +429,9 @@ def plain_as_json(fact: PlainFact) -> dict[str, Any]:
 
 def plain_from_json(kind: str, value: dict[str, Any]) -> PlainFact:
     """Parses the fields of a record of this kind. Raises `ValueError`, `KeyError` and `TypeError`."""
-    made: PlainFact = _PLAIN[kind](**{name: _typed(value[name], hint) for name, hint in _HINTS[kind].items()})
-    return made
+    values = {name: _typed(value[name], hint) for name, hint in _HINTS[kind].items()}
+    fact: PlainFact = made(_PLAIN[kind], **values)
+    return fact
 
 
 def _typed(value: Any, hint: Any) -> Any:

@@ -77,9 +77,10 @@ def examine(folder: Path, context: Context) -> Intake:
         paths = documents_in(folder)
     except Refused as err:
         return Intake((), (RefusedDocument(str(folder), err.problems),))
-    for path, digest in zip(paths, file_digests(paths, MAX_DOCUMENT_BYTES), strict=True):
+    for file, digest in zip(paths, file_digests(paths, MAX_DOCUMENT_BYTES), strict=True):
         if digest is not None and _was_judged(digest, seen, context):
             continue
+        path = Path(file)
         with costs_only_itself(str(path)) as problems:
             found += _read(path, folder, seen, context)
         if problems:
@@ -348,8 +349,8 @@ def _signatures_of(path: Path) -> bytes | None:
     return document.read_bytes(beside, max_bytes=MAX_SIGNATURES_BYTES) if beside.exists() else None
 
 
-def documents_in(folder: Path) -> list[Path]:
-    """The documents in the folder, sorted by name.
+def documents_in(folder: Path) -> list[str]:
+    """The paths of the documents in the folder, sorted by name.
 
     Symbolic links to files are followed: operators and Kubernetes mounts use them, and their targets are
     judged like any other file. Folders are ignored. A FIFO or a device is refused when it is read.
@@ -365,7 +366,7 @@ def documents_in(folder: Path) -> list[Path]:
             f"more than {MAX_FILES:,} documents: remove those that are in the ledger (see `dnsblock status`)"
         )
         raise Refused([Problem(str(folder), None, "", reason)])
-    return [folder / name for name in names]
+    return [os.path.join(folder, name) for name in names]  # a tenth of the time of Path
 
 
 def _is_folder(item: "os.DirEntry[str]") -> bool:

@@ -14,11 +14,12 @@ from types import MappingProxyType
 from typing import Literal
 
 from dnsblock.orders.chain import Chain
+from dnsblock.orders.copies import made
 from dnsblock.orders.following import Following
 from dnsblock.orders.life import End, Life, Standing
 from dnsblock.orders.name_index import Names
 from dnsblock.orders.order import ENDS, MAY_END, Order, Target, TargetEntry
-from dnsblock.orders.shared import Lineage, SharedDict
+from dnsblock.orders.shared import Lineage, editable, shared
 
 Stage = Literal["accepted", "enforced", "verified"]  # of an order, in this sequence
 
@@ -172,11 +173,11 @@ class _Draft:
 
     def __init__(self, base: IssuerOrders) -> None:
         self._lineage, self._names = base.lineage, base.names
-        self._lives = SharedDict.of(base.lives)
+        self._lives = editable(base.lives)
         self._chain = base.chain.copy()
-        self._by_id = SharedDict.of(base.by_id)
-        self._aims = SharedDict.of(base._aims)
-        self._pending = SharedDict.of(base._pending)
+        self._by_id = editable(base.by_id)
+        self._aims = editable(base._aims)
+        self._pending = editable(base._pending)
         self._rotating = base._rotating
         self._boundaries = list(base._boundaries)
         self._touched: dict[str, Life | None] = {}  # the lives before this draft
@@ -184,25 +185,30 @@ class _Draft:
 
     def finished(self) -> IssuerOrders:
         """The result. The boundaries of all changed orders are sorted again."""
-        before = {sha256: set(life.boundaries()) if life else set() for sha256, life in self._touched.items()}
-        now = {sha256: set(self._lives[sha256].boundaries()) for sha256 in self._touched}
-        for sha256, times in before.items():
-            for time in times - now[sha256]:
-                del self._boundaries[bisect_left(self._boundaries, (time, sha256))]
-        fresh = [(time, sha256) for sha256, times in now.items() for time in times - before[sha256]]
+        fresh: list[tuple[datetime, str]] = []
+        for sha256, before in self._touched.items():
+            times = set(self._lives[sha256].boundaries())
+            if before is not None:
+                former = set(before.boundaries())
+                for time in former - times:
+                    del self._boundaries[bisect_left(self._boundaries, (time, sha256))]
+                times -= former
+            fresh += [(time, sha256) for time in times]
         if len(fresh) > MANY:
             self._boundaries.extend(fresh)
             self._boundaries.sort()
         else:
             for one in fresh:
                 insort(self._boundaries, one)
-        parts = (self._lives, self._chain, self._by_id, self._aims, self._pending, self._boundaries)
+        lives, by_id = shared(self._lives), shared(self._by_id)
+        aims, pending = shared(self._aims), shared(self._pending)
+        parts = (lives, self._chain.finished(), by_id, aims, pending, self._boundaries)
         lineage = self._lineage.then(frozenset(self._touched))
         return IssuerOrders(*parts, self._rotating, lineage, self._names)
 
     def add(self, order: Order, *, is_in_chain: bool = False) -> None:
         """Adds one order, and applies it to the others."""
-        self._set(Life(order))
+        self._set(made(Life, order))
         self._by_id[order.order_id] = order.sha256
         if order.keys is not None:
             self._rotating += (order.sha256,)

@@ -107,6 +107,14 @@ class Part:
         among = range(len(self.order.entries)) if self.indexes is None else self.indexes
         return Part.of(self.order, (index for index in among if index not in had)).items
 
+    def is_alike(self, other: "Part") -> bool:
+        """Whether another part of the same order has the same items: nothing is `beside` either."""
+        return (
+            self.indexes == other.indexes
+            and self.order.entries == other.order.entries
+            and self._effect == other._effect
+        )
+
     def is_same(self, other: "Part | None") -> bool:
         """Whether another part has the same entries of the same order."""
         return other is not None and (other.order.sha256, other.indexes) == (self.order.sha256, self.indexes)
@@ -221,6 +229,8 @@ class Life:
         return found
 
     def _ended_indexes(self, at: datetime) -> Collection[int]:
+        if not self.whole and not self.ends:
+            return ()
         if any(end.covers(at) for end in self.whole):
             return range(len(self.order.entries))
         return {index for index, ends in self.ends.items() if any(end.covers(at) for end in ends)}

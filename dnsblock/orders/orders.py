@@ -25,7 +25,7 @@ from dnsblock.orders.facts import (
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Annulled, Order
 from dnsblock.orders.records import Record
-from dnsblock.orders.shared import SharedDict
+from dnsblock.orders.shared import SharedDict, editable, shared
 from dnsblock.orders.verdict import EntryRefusal, Release
 from dnsblock.principal import Principal
 
@@ -71,12 +71,15 @@ class Orders:
         issuers = dict(self.issuers)
         for issuer, own in by_issuer.items():
             issuers[issuer] = (self.issuers.get(issuer) or IssuerOrders()).plus(own)
-        digests = SharedDict.of(self.by_digest)
-        digests.update((digest, order) for order in new for digest in order.digests)
+        digests = editable(self.by_digest)
+        for order in new:
+            digests.update(dict.fromkeys(order.digests, order))
         added = tuple((order.issuer, order.sha256) for order in new)
         last = max(self.last_annulment, *map(_annulled_at, new))
         sequence = self.sequence + added
-        return replace(self, issuers=issuers, by_digest=digests, sequence=sequence, last_annulment=last)
+        return replace(
+            self, issuers=issuers, by_digest=shared(digests), sequence=sequence, last_annulment=last
+        )
 
     def _with_entries_of_notice(self, order: Order, others: Sequence[Order]) -> Order:
         """A block that only refers to a notice has the entries of that notice."""

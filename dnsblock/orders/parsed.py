@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from dnsblock import __version__
+from dnsblock.orders.copies import made
 from dnsblock.orders.entry import Entry, OrderEntries, PlainEntries
 from dnsblock.orders.order import Order, RefusedEntry, Target, TargetEntry
 from dnsblock.orders.schema import (
@@ -200,7 +201,8 @@ def _order(found: dict[str, Any], sha256: str) -> Order:
             found[key] = _READERS[key](value)
     if found.pop("sha256") != sha256:
         raise ValueError("another order")
-    return Order(
+    return made(
+        Order,
         file="ledger.jsonl",
         sha256=sha256,
         entries=entries,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from dnsblock.orders.copies import made
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.life import InForce, Life, Part, StateName
 from dnsblock.orders.name_index import MANY, Names
@@ -110,7 +111,11 @@ class Entries:
         if keys is None:
             keys = {*former.parts, *self.parts}
         pairs = [(former.parts.get(key), self.parts.get(key)) for key in keys]
-        differing = [(before, now) for before, now in pairs if before is not now]
+        differing = [
+            (before, now)
+            for before, now in pairs
+            if before is not now and (before is None or now is None or not now.is_alike(before))
+        ]
         gone = [item for before, now in differing if before is not None for item in before.beside(now)]
         return gone, [item for before, now in differing if now is not None for item in now.beside(before)]
 
@@ -255,7 +260,8 @@ def _derived(orders: IssuerOrders, at: datetime) -> IssuerState:
 def _state(life: Life, in_force: int, at: datetime) -> OrderState:
     order = life.order
     state, notes = life.state(at)
-    return OrderState(
+    return made(
+        OrderState,
         issuer=order.issuer,
         order_id=order.order_id,
         sha256=order.sha256,

@@ -75,11 +75,15 @@ class Judgement:
     @property
     def held(self) -> tuple[EntryVerdict, ...]:
         """The entries that are held and not released."""
+        if not self.verdicts:  # nearly every order
+            return ()
         return tuple(one for one in self.verdicts if one.verdict == "held" and one.index in self.idle)
 
     @property
     def refused(self) -> tuple[EntryVerdict, ...]:
         """The refused entries."""
+        if not self.verdicts:
+            return ()
         return tuple(one for one in self.verdicts if one.verdict == "refused")
 
     def count(self, verdict: Literal["held", "refused"]) -> int:

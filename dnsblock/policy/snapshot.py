@@ -157,8 +157,9 @@ def read(
 
 def missing_answers(config: Config, known: Orders, now: datetime) -> Iterator[Problem]:
     """Answer profiles missing from the configuration that current or future orders refer to."""
+    configured = config.answer_names
     for order in known:
-        missing_here = order.answers - config.answer_names
+        missing_here = order.answers - configured
         if not missing_here:
             continue
         state, _ = known.of(order.issuer).lives[order.sha256].state(now)

@@ -4,7 +4,8 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from dnsblock.orders.copies import replaced
+from dnsblock.orders.copies import made, replaced
+from dnsblock.orders.life import Life
 from dnsblock.orders.order import Order
 
 from .helpers import AUGUST_10, block, orders
@@ -22,5 +23,24 @@ def test_a_copy_is_that_of_the_standard_library():
     ]
     with pytest.raises(FrozenInstanceError):
         copy.seq = 8
-    with pytest.raises(TypeError, match="no field of Order: sequence"):
+    with pytest.raises(AttributeError, match="no attribute 'sequence'"):
         replaced(order, sequence=8)
+
+
+def test_an_object_is_that_of_its_own_class():
+    """Only faster to make. Fields that are not given have the defaults of the class."""
+    (order,) = orders(block("b-1", "a.example"))
+    given = {"file": "a.yaml", "sha256": "0" * 64, "issuer": "a", "order_id": "b-1", "action": "block"}
+    found = made(Order, **given, issued_at=AUGUST_10, effective_at=AUGUST_10)
+    assert type(found) is Order
+    assert (found, hash(found), repr(found)) == (
+        expected := Order(**given, issued_at=AUGUST_10, effective_at=AUGUST_10),
+        hash(expected),
+        repr(expected),
+    )
+    assert (made(Life, order), made(Life, order).ends) == (Life(order), Life(order).ends)
+    with pytest.raises(FrozenInstanceError):
+        found.seq = 8
+    for arguments in ({"sequence": 8}, {"file": "a.yaml"}):
+        with pytest.raises(TypeError):
+            made(Order, **arguments)
