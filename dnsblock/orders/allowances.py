@@ -25,11 +25,15 @@ class Allowance:
     until: datetime
     by: Principal
     reason: str
+    is_replaced: bool = False  # by a later one with the same name and match
 
     @property
     def key(self) -> tuple[str, str]:
         """Another allowance with this key replaces it."""
         return self.name, self.match
+
+
+Recorded = tuple[Allowed, datetime, Principal]  # a fact, when it was recorded, and the operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +42,35 @@ class Allowances:
 
     all: tuple[Allowance, ...] = ()
 
-    def with_fact(self, fact: Allowed, at: datetime, by: Principal) -> "Allowances":
-        """With one more. An earlier one with the same name and match ends when it begins."""
-        new = Allowance(fact.name, fact.match, at, datetime.fromisoformat(fact.until), by, fact.reason)
-        before = (
-            replace(one, until=max(one.since, at)) if one.key == new.key and one.until > at else one
-            for one in self.all
-        )
-        return Allowances((*before, new))
+    def with_facts(self, facts: Iterable[Recorded]) -> "Allowances":
+        """With more. An earlier one with the same name and match ends when the later one begins.
+
+        A startup reads thousands: each looks only at those of its own name.
+        """
+        found = list(self.all)
+        places: dict[tuple[str, str], list[int]] = {}
+        for index, one in enumerate(found):
+            places.setdefault(one.key, []).append(index)
+        for fact, at, by in facts:
+            new = Allowance(fact.name, fact.match, at, datetime.fromisoformat(fact.until), by, fact.reason)
+            own = places.setdefault(new.key, [])
+            for index in own:
+                before = found[index]
+                end = min(before.until, max(before.since, at))
+                if not (before.is_replaced and before.until == end):
+                    found[index] = replace(before, until=end, is_replaced=True)
+            own.append(len(found))
+            found.append(new)
+        return Allowances(tuple(found))
 
     def in_force(self, now: datetime) -> tuple[Allowance, ...]:
-        """Those in force now. One that was recorded while the clock was ahead is in force, too."""
-        return tuple(one for one in self.all if now < one.until)
+        """Those in force now. One that was recorded while the clock was ahead is in force, too.
+
+        One that an operator has ended stays so if the clock is set back. So does the record of that end.
+        """
+        return tuple(
+            one for one in self.all if now < one.until and one.since < one.until and not one.is_replaced
+        )
 
     def at(self, when: datetime) -> tuple[Allowance, ...]:
         """Those in force at a past time."""

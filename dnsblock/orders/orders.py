@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dnsblock.errors import Problem, Refused
-from dnsblock.orders.allowances import NO_ALLOWANCES, Allowances
+from dnsblock.orders.allowances import NO_ALLOWANCES, Allowances, Recorded
 from dnsblock.orders.copies import replaced
 from dnsblock.orders.facts import (
     Activated,
@@ -141,10 +141,8 @@ class Orders:
 
     def allowing(self, allowed: Iterable[Allowed], at: datetime, by: Principal) -> "Orders":
         """With names that the operator exempts from lists."""
-        allowances = self.allowances
-        for fact in allowed:
-            allowances = allowances.with_fact(fact, at, by)
-        return self if allowances is self.allowances else replace(self, allowances=allowances)
+        new = [(fact, at, by) for fact in allowed]
+        return replace(self, allowances=self.allowances.with_facts(new)) if new else self
 
     def decided(self, decisions: Iterable[Decision], at: datetime, by: Principal) -> "Orders":
         """With decisions of the operator. Raises `Refused` for one without an order."""
@@ -176,7 +174,7 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
     found: dict[str, Order] = {}  # by digest, in the sequence of acceptance
     received: dict[str, Order] = {}  # not accepted: the process was killed before it was recorded
     newest: dict[tuple[str, str], str] = {}  # even if it was annulled
-    allowances = base.allowances
+    allowed: list[Recorded] = []
 
     def latest(issuer: str, order_id: str) -> Order | None:
         if (sha256 := newest.get((issuer, order_id))) is not None:
@@ -200,12 +198,12 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
                 known = latest(fact.issuer, fact.order_id)
                 order = None if known is None else _applied(fact, known, record)
             case Allowed():
-                allowances = allowances.with_fact(fact, record.at, record.by)
+                allowed.append((fact, record.at, record.by))
         if order is not None:
             found[order.sha256] = order
             newest[order.issuer, order.order_id] = order.sha256
     orders = base.with_all(found.values())
-    return orders if allowances is base.allowances else replace(orders, allowances=allowances)
+    return replace(orders, allowances=base.allowances.with_facts(allowed)) if allowed else orders
 
 
 def _applied(fact: _Later, order: Order, record: Record) -> Order:

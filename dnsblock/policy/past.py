@@ -393,10 +393,16 @@ def _order_events(zone: Zone, covers: Sequence[str], spans: Iterable[Span]) -> I
 
 def _allowed_events(orders: Orders, covers: Sequence[str]) -> Iterator[NameEvent]:
     """When the operator has exempted a name from lists, and when that ends or ended."""
-    for one in covering_allowances(orders.allowances.all, covers):
-        found = (one.name, one.match)
-        yield _event(one.since, ALL_LISTS, "allowed", found, f"{one.by}: {one.reason}")
-        yield _event(one.until, ALL_LISTS, "not allowed any more", found, f"{one.by}: {one.reason}")
+    known = list(covering_allowances(orders.allowances.all, covers))
+    begins = {(one.key, one.since) for one in known}
+    for one in known:
+        by = f"{one.by}: {one.reason}"
+        if one.until <= one.since:  # the record of an end
+            yield _event(one.since, ALL_LISTS, "not allowed any more", one.key, by)
+            continue
+        yield _event(one.since, ALL_LISTS, "allowed", one.key, by)
+        if (one.key, one.until) not in begins:  # otherwise the next record has the event
+            yield _event(one.until, ALL_LISTS, "not allowed any more", one.key, by)
 
 
 def scheduled(config: Config, orders: Orders, name: str) -> list[NameEvent]:

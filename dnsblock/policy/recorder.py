@@ -223,7 +223,7 @@ class Recorder:
         facts: list[Fact] = [*draft.allowed, *draft.decisions, *orders]
         if facts:
             self._book.append(facts, draft.by)
-        _log_allowed(draft.allowed, draft.by)
+        _log_allowed(draft.allowed, self.now(), draft.by)
         for one in draft.decisions:
             refused_or_approved = "refused entries of" if isinstance(one, EntriesRefused) else "approved"
             done = "annulled" if isinstance(one, Annulment) else refused_or_approved
@@ -351,9 +351,12 @@ class Recorder:
                 raise
 
 
-def _log_allowed(allowed: Iterable[Allowed], by: Principal) -> None:
+def _log_allowed(allowed: Iterable[Allowed], now: datetime, by: Principal) -> None:
     for one in allowed:
-        text = f"allowed {one.name} ({one.match}) until {one.until}: {one.reason}"
+        what = f"{one.name} ({one.match})"
+        text = f"allowed {what} until {one.until}: {one.reason}"
+        if datetime.fromisoformat(one.until) <= now:
+            text = f"ended the exception of {what}: {one.reason}"
         event(logging.WARNING, text, by=by)
 
 

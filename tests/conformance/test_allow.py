@@ -126,6 +126,13 @@ def test_an_exception_can_be_ended_and_changed(started: Subject):
     again = started.cli("allow", "other.example", "--end", "--reason", "again")
     assert again.code == 4
     assert "nothing ends" in again.stderr
+    events = [
+        one for one in started.cli("history", "other.example").json["events"] if one["zone"] == "(lists)"
+    ]
+    found = [(one["what"], one["by"].rpartition(": ")[2]) for one in events]
+    allowed = [("allowed", "ticket 16"), ("allowed", "ticket 17")]
+    assert found == [*allowed, ("not allowed any more", "ticket 18")]
+    assert "ended the exception of other.example (subtree): ticket 18" in started.stderr()
 
 
 def test_who_and_why_are_recorded_and_shown(started: Subject):
