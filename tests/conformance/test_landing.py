@@ -184,7 +184,7 @@ def test_a_name_that_is_not_blocked_gets_421(page: Landing):
     got = page.get("open.example", accept_language="en")
     assert got.status == 421
     assert "blocked-by" not in got.body + str(got.fields)
-    assert "No order or list blocks the name" in got.text
+    assert "No order or list currently blocks the name" in got.text
     assert got.fields["cache-control"] == "no-store"
 
 

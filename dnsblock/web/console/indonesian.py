@@ -17,16 +17,16 @@ TEXTS: Mapping[str, str] = {
     "Ledger": "Buku besar",
     "Maintenance": "Pemeliharaan",
     "Times are in the time zone {}.": "Waktu ditampilkan dalam zona waktu {}.",
-    "Not done": "Tidak dilaksanakan",
+    "The request failed": "Permintaan gagal",
     "Code": "Kode",
-    "To the overview": "Ke ikhtisar",
+    "Back to the overview": "Kembali ke ikhtisar",
     "d": "hari",
     "h": "jam",
     "min": "menit",
     # Signing in
     "Sign in": "Masuk",
     "The console is for the provider's operators and for the officers of issuers.":
-        "Konsol ini untuk operator penyedia dan pejabat penerbit perintah.",
+        "Konsol ini untuk operator penyelenggara dan pejabat penerbit perintah.",
     "Token": "Token",
     "The operator of this server gave it to you. With a client certificate, you need none.":
         "Diberikan oleh operator server ini. Dengan sertifikat klien, token tidak diperlukan.",
@@ -47,7 +47,7 @@ TEXTS: Mapping[str, str] = {
     "The charts need JavaScript. The table below shows the last minute.":
         "Grafik memerlukan JavaScript. Tabel di bawah menunjukkan menit terakhir.",
     "Queries per second": "Kueri per detik",
-    "Share of blocked queries": "Bagian kueri yang diblokir",
+    "Share of blocked queries": "Persentase kueri yang diblokir",
     "Latency, 99th percentile": "Latensi, persentil ke-99",
     "Enforced names": "Nama yang berlaku",
     "answered here": "dijawab di sini",
@@ -140,7 +140,7 @@ TEXTS: Mapping[str, str] = {
     "These entries are not in force. Release or refuse them. A refusal is final.":
         "Entri ini belum berlaku. Lepaskan atau tolak. Penolakan bersifat final.",
     "everything that is held in this order": "semua yang ditahan dalam perintah ini",
-    "Reason, recorded in the ledger": "Alasan, dicatat di buku besar",
+    "Reason (recorded in the ledger)": "Alasan (dicatat di buku besar)",
     "Release the chosen entries": "Lepaskan entri yang dipilih",
     "Refuse the chosen entries": "Tolak entri yang dipilih",
     "These entries are not in force until the operator releases them, or a second officer signs.":
@@ -156,10 +156,9 @@ TEXTS: Mapping[str, str] = {
     "Ended by": "Diakhiri oleh",
     "yes": "ya",
     "no": "tidak",
-    "Refuse the order": "Tolak perintah",
     "An annulled order has no effect any more. If it was an unblock, its blocks take effect again.":
-        "Perintah yang dianulir tidak berlaku lagi. Jika ia mencabut blokir, blokir itu berlaku lagi.",
-    "Why the order is wrong, recorded in the ledger": "Mengapa perintah salah, dicatat di buku besar",
+        "Perintah yang dianulir tidak berlaku lagi. Blokir yang dicabut oleh perintah itu berlaku lagi.",
+    "Why the order is wrong (recorded in the ledger)": "Mengapa perintah ini salah (dicatat di buku besar)",
     "Annul order {} of {}": "Anulir perintah {} dari {}",
     "Annul the order": "Anulir perintah",
     "The held entries are released and in force.": "Entri yang ditahan dilepas dan berlaku.",
@@ -185,7 +184,7 @@ TEXTS: Mapping[str, str] = {
         "mengakhiri seluruh perintah.",
     "Or a file with the names": "Atau berkas berisi nama",
     "Match of the names": "Cakupan nama",
-    "the usual one": "yang biasa",
+    "default": "bawaan",
     "Orders to end": "Perintah yang diakhiri",
     "One number per line": "Satu nomor per baris",
     "Takes effect": "Mulai berlaku",
@@ -262,17 +261,17 @@ TEXTS: Mapping[str, str] = {
     "next": "berikutnya",
     "Primary": "Server primer",
     "serial": "serial",
-    "The present content was rejected on": "Isi saat ini ditolak pada",
+    "The current content was rejected on": "Isi saat ini ditolak pada",
     "The previous version stays in force.": "Versi sebelumnya tetap berlaku.",
     "and {} more": "dan {} lagi",
     "If the content is right, accept exactly this content:":
         "Jika isinya benar, terima persis isi ini:",
     "SHA-256 of the content, copied from here or from its publisher":
         "SHA-256 isi, disalin dari sini atau dari penerbitnya",
-    "Reason, recorded in the history": "Alasan, dicatat di riwayat",
+    "Reason (recorded in the history)": "Alasan (dicatat di riwayat)",
     "Accept this content": "Terima isi ini",
     "Fetch or read again": "Ambil atau baca lagi",
-    "all of it, even if it is not modified": "seluruhnya, walau tidak berubah",
+    "the whole list, even if it has not changed": "seluruh daftar, walau tidak berubah",
     "No lists are configured.": "Tidak ada daftar yang dikonfigurasi.",
     "The list was fetched and read again.": "Daftar diambil dan dibaca lagi.",
     "The rejected content is accepted and in force.": "Isi yang ditolak kini diterima dan berlaku.",
@@ -280,7 +279,8 @@ TEXTS: Mapping[str, str] = {
     "Exceptions": "Pengecualian",
     "Exceptions from lists": "Pengecualian dari daftar",
     "An exception opens a name that a list blocks, until a time. It never opens what an order blocks.":
-        "Pengecualian membuka nama yang diblokir daftar, sampai suatu waktu. Blokir oleh perintah tetap.",
+        "Pengecualian membuka nama yang diblokir oleh daftar, sampai waktu tertentu. Pemblokiran oleh "
+        "perintah tetap berlaku.",
     "There are no exceptions.": "Tidak ada pengecualian.",
     "Until": "Sampai",
     "End it": "Akhiri",
@@ -314,7 +314,7 @@ TEXTS: Mapping[str, str] = {
     "Published": "Diterbitkan",
     "Versions of the lists": "Versi daftar",
     "Compare": "Bandingkan",
-    "with the present one": "dengan yang sekarang",
+    "with the current one": "dengan yang sekarang",
     "The last {} of {} are shown.": "{} terakhir dari {} ditampilkan.",
     "Differences": "Perbedaan",
     "From serial {} to {}": "Dari serial {} ke {}",
@@ -328,9 +328,9 @@ TEXTS: Mapping[str, str] = {
     "changed": "berubah",
     "There are no differences.": "Tidak ada perbedaan.",
     "Roll back to serial {}": "Kembali ke serial {}",
-    "The lists of that serial are published again as new versions. Orders stay: only an order ends an order.":
-        "Daftar dari serial itu diterbitkan lagi sebagai versi baru. Perintah tetap: hanya perintah yang "
-        "mengakhiri perintah.",
+    "The lists of that serial are published again as new versions. Only another order can end an order.":
+        "Daftar dari serial itu diterbitkan lagi sebagai versi baru. Hanya perintah lain yang dapat "
+        "mengakhiri sebuah perintah.",
     "Roll back the lists": "Kembalikan daftar",
     "The lists of the earlier serial are in force again.": "Daftar dari serial sebelumnya berlaku lagi.",
     # Search
@@ -359,7 +359,7 @@ TEXTS: Mapping[str, str] = {
     "Orders with missed probes": "Perintah dengan uji respons yang gagal",
     "Last probe": "Uji respons terakhir",
     "Missed": "Gagal",
-    "The first ones": "Yang pertama",
+    "First misses": "Kegagalan pertama",
     "names that must be open": "nama yang harus terbuka",
     "The last probe of every order got the expected responses.":
         "Uji respons terakhir setiap perintah mendapat jawaban yang diharapkan.",
@@ -373,10 +373,10 @@ TEXTS: Mapping[str, str] = {
     "Orders are enforced as of": "Perintah diberlakukan per",
     "Signed checkpoint": "Checkpoint bertanda tangan",
     "{} records": "{} catatan",
-    "Places of the checkpoint": "Tempat checkpoint",
+    "Copies of the checkpoint": "Salinan checkpoint",
     "not sent": "tidak terkirim",
     "ok": "baik",
-    "There are none beside the state folder and the log.": "Tidak ada selain folder status dan log.",
+    "There are none besides the state folder and the log.": "Tidak ada selain folder status dan log.",
     "The last records": "Catatan terakhir",
     # Maintenance
     "Reload": "Muat ulang",
@@ -400,7 +400,7 @@ TEXTS: Mapping[str, str] = {
 
 WORDS: Mapping[str, str] = {
     # States of orders, and verdicts
-    "received": "diterima", "refused": "ditolak", "held": "ditahan", "accepted": "disetujui",
+    "received": "masuk", "refused": "ditolak", "held": "ditahan", "accepted": "diterima",
     "scheduled": "terjadwal", "active": "aktif", "verified": "terverifikasi",
     "partially lifted": "dicabut sebagian", "lifted": "dicabut", "expired": "berakhir",
     "superseded": "digantikan", "revoked": "dibatalkan", "annulled": "dianulir", "proposed": "diusulkan",

@@ -96,8 +96,8 @@ class Pages:
     def site(self, language: Language) -> Response:
         """The first page of the landing site."""
         text = (
-            "{} shows this page instead of names that are blocked by order of an authority or by a list. "
-            "Each order has a page here, which names its issuer, its legal basis and its reason."
+            "{} shows this page instead of sites that are blocked by order of an authority or by a list. "
+            "Each order has a page here, which states its issuer, its legal basis and its reason."
         )
         lead = [say(language, text, self._site["organization"])]
         return self._page(200, "site", language, "Blocked names and their orders", lead=lead)
@@ -105,8 +105,8 @@ class Pages:
     def other_name(self, language: Language) -> Response:
         """For a name that is not blocked: 421, since it is not ours (RFC 9110 section 15.5.20)."""
         why = (
-            "No order or list blocks the name that you visited now. The block may have ended a moment ago, "
-            "or the name may lead to another one that is blocked."
+            "No order or list currently blocks the name that you visited. The block may have ended a moment "
+            "ago, or the name may lead to another one that is blocked."
         )
         advice = "Close the page, wait a minute and visit the name again. If you still see this page, ask {}."
         lead = [say(language, why), say(language, advice, self._site["organization"])]

@@ -13,7 +13,7 @@ INDONESIAN: Mapping[str, str] = {
     "Order": "Perintah",
     "Page not found": "Halaman tidak ditemukan",
     "No information about this name": "Tidak ada informasi tentang nama ini",
-    "Please try again in a moment": "Silakan coba lagi sebentar lagi",
+    "Please try again in a moment": "Silakan coba beberapa saat lagi",
     "Invalid request": "Permintaan tidak valid",
     "Blocked names and their orders": "Nama yang diblokir dan perintahnya",
     # Why
@@ -47,7 +47,7 @@ INDONESIAN: Mapping[str, str] = {
     "Contacted before": "Dihubungi sebelumnya",
     "Lifted when": "Dicabut apabila",
     "Original document": "Dokumen asli",
-    "Other orders for this name": "Perintah lain atas nama ini",
+    "Other orders for this name": "Perintah lain untuk nama ini",
     "not stated": "tidak dicantumkan",
     # Actions
     "block": "pemblokiran",
@@ -60,10 +60,10 @@ INDONESIAN: Mapping[str, str] = {
     "The authority that gave the order": "Pihak yang memberi perintah",
     "Your Internet provider": "Penyedia internet Anda",
     "How to object": "Cara mengajukan keberatan",
-    "Page about objections": "Halaman tentang keberatan",
+    "More about objections": "Selengkapnya tentang keberatan",
     # Other pages
-    "No order or list blocks the name that you visited now. The block may have ended a moment ago, or the "
-    "name may lead to another one that is blocked.":
+    "No order or list currently blocks the name that you visited. The block may have ended a moment ago, "
+    "or the name may lead to another one that is blocked.":
         "Saat ini tidak ada perintah atau daftar yang memblokir nama yang Anda kunjungi. Blokir mungkin baru "
         "saja berakhir, atau nama itu mengarah ke nama lain yang diblokir.",
     "Close the page, wait a minute and visit the name again. If you still see this page, ask {}.":
@@ -74,9 +74,9 @@ INDONESIAN: Mapping[str, str] = {
     "The server is busy. Reload this page in a few seconds.":
         "Server sedang sibuk. Muat ulang halaman ini dalam beberapa detik.",
     "This server did not understand the request.": "Server ini tidak memahami permintaan tersebut.",
-    "{} shows this page instead of names that are blocked by order of an authority or by a list. Each order "
-    "has a page here, which names its issuer, its legal basis and its reason.":
-        "{} menampilkan halaman ini sebagai pengganti nama yang diblokir atas perintah pihak berwenang atau "
+    "{} shows this page instead of sites that are blocked by order of an authority or by a list. Each order "
+    "has a page here, which states its issuer, its legal basis and its reason.":
+        "{} menampilkan halaman ini sebagai pengganti situs yang diblokir atas perintah pihak berwenang atau "
         "karena daftar blokir. Setiap perintah memiliki halaman di sini, yang menyebutkan penerbit, dasar "
         "hukum, dan alasannya.",
     # Foot
