@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TypedDict
 
 from dnsblock._engine import Answer, Names, PlacedZone, PolicyZone, Rule, Snapshot
@@ -301,7 +301,8 @@ class Past:
             if "." not in name:
                 continue  # no list contains a top-level domain
             changes = self.history.events_of(zone.name, name)
-            for version, until in zip(begins, [*(one.number for one in begins[1:]), None], strict=True):
+            for version, next_one in zip_longest(begins, begins[1:]):
+                until = None if next_one is None else next_one.number
                 # The next change tells what it listed then; without one, the current list does.
                 later = [one for one in changes if one.version > version.number]
                 following = later[0] if later and (until is None or later[0].version < until) else None

@@ -1,5 +1,6 @@
 """`dnsblock allow`: a name is exempt from lists until a time, and never from an order."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from .harness import ORDERS_ZONE, Said, Subject, is_forwarded, is_sinkholed
 from .orders import block, exempt, stamp
 from .policy_zones import chain, zone_text
 from .tools import wait_for
-from .upstreams import StubUpstream
+from .upstreams import Asked, StubUpstream, decent
 
 LIST = {"name": "ads", "list": "ads.txt", "answer": "sinkhole"}
 ADDRESSES = {"name": "badnets", "addresses": "badnets.txt", "answer": "nodata"}
@@ -41,6 +42,16 @@ def started(subject: Subject, upstream: StubUpstream) -> Subject:
     return subject
 
 
+def answer_with(upstream: StubUpstream, records: Mapping[str, Sequence[bytes]]) -> None:
+    """The upstream has these records for queries of an address, and else its usual ones."""
+
+    def script(asked: Asked) -> bytes:
+        is_here = asked.name in records and asked.qtype == wire.QTYPES["A"]
+        return asked.response(records[asked.name]) if is_here else decent(asked)
+
+    upstream.script = script
+
+
 def is_open(subject: Subject, name: str) -> bool:
     return is_forwarded(subject.query(name))
 
@@ -67,10 +78,7 @@ def test_an_exception_covers_what_its_match_says(started: Subject, match: str, o
 
 def test_a_policy_zone_and_a_list_of_addresses_are_lists_too(started: Subject, upstream: StubUpstream):
     """The records of a zone do not block the name. No list judges its addresses and targets."""
-    upstream.answers = {
-        "ruled.example": chain("ruled.example", "listed.example"),
-        "plain.example": [wire.address_record("plain.example", "198.51.100.7")],
-    }
+    answer_with(upstream, {"ruled.example": chain("ruled.example", "listed.example")})
     assert not started.query("plain.example").answer
     assert started.query("ruled.example").rcode == "NXDOMAIN"
     assert allow(started, "ruled.example").code == allow(started, "plain.example").code == 0
@@ -78,6 +86,17 @@ def test_a_policy_zone_and_a_list_of_addresses_are_lists_too(started: Subject, u
     assert started.query("ruled.example").addresses == ["198.51.100.7"]
     assert started.query("third.example").rcode == "NOERROR"
     assert not started.query("third.example").answer
+
+
+def test_an_order_blocks_the_target_of_an_allowed_name(started: Subject, upstream: StubUpstream):
+    """Of the targets, only lists are ignored. A list in between decides nothing either."""
+    names = ("other.example", "alias.example", "ruled.example")
+    answer_with(upstream, {name: chain(name, "listed.example", "ordered.example") for name in names})
+    for name in names:
+        assert allow(started, name).code == 0
+        assert is_sinkholed(started.query(name)), name
+    started.restart()
+    assert all(is_sinkholed(started.query(name)) for name in names)
 
 
 def test_an_order_is_never_overridden(started: Subject):

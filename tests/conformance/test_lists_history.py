@@ -47,6 +47,18 @@ def change(subject: Subject, lines: list[str]) -> int:
 # ------- Looking back -------
 
 
+def test_a_list_without_a_version_does_not_hide_the_history_of_names(subject: Subject):
+    """A new list that was not fetched yet, or was rejected: the other zones still have events."""
+    new = list_zone("new.txt", name="new", every_s=DAY, missing="start")
+    lists = {"list.txt": BASE, "new.txt": "<html>an error page</html>\n"}
+    subject.start(zones=[*ZONES, new], lists=lists, orders=[block("B-1", ["ordered.example"])])
+    assert versions(subject, "new") == []
+    for name, what in ((BASE[0], "listed"), ("ordered.example", "in force")):
+        said = subject.cli("history", name)
+        assert [one["what"] for one in said.json["events"]] == [what], said
+    assert subject.cli("history", "other.example").json["events"] == []
+
+
 def test_an_added_or_removed_zone_is_a_difference(subject: Subject):
     """A zone that was taken out unblocks more than any change in it: it must not read as nothing."""
     start(subject)
