@@ -127,6 +127,8 @@ wheel: toolchain ## build the wheel into dist/
 SYSTEM_PYTHON = /usr/bin/python3
 WHEEL =
 .PHONY: deb
+# The date in the package, and in the version of what is not released: that of the commit, so that builds are equal.
+deb: export SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),$(shell date +%s))
 deb: debian-tools man completion $(if $(WHEEL),,wheel) ## build a Debian package of this Debian release into dist/
 	@rm -rf $(DIST)/deb $(DIST)/dnsblock_*.deb
 	$(SYSTEM_PYTHON) -m venv $(DIST)/deb/env

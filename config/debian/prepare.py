@@ -67,8 +67,8 @@ def install(wheel: Path, prefix: Path) -> None:
 
 
 def changelog() -> str:
-    """One entry. The date is that of the commit, so that a second build makes the same package."""
-    at = datetime.fromtimestamp(committed(), UTC)
+    """One entry. The Makefile sets the date: that of the commit, so that builds are equal."""
+    at = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC)
     return (
         f"dnsblock ({version(at)}) unstable; urgency=medium\n\n"
         "  * The changes are in /usr/share/doc/dnsblock/CHANGELOG.md.gz.\n\n"
@@ -96,17 +96,6 @@ def version(at: datetime) -> str:
         upstream += f"~{at:%Y%m%d.%H%M%S}"
     release = dict(re.findall(r'^(\w+)="?(.*?)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
     return f"{upstream}+{release['ID'].replace('debian', 'deb')}{release.get('VERSION_ID', '')}"
-
-
-def committed() -> int:
-    """When the commit was made, in seconds since 1970; now, outside of a clone."""
-    if given := os.environ.get("SOURCE_DATE_EPOCH"):
-        return int(given)
-    git = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
-    try:
-        return int(subprocess.run(git, capture_output=True, check=True).stdout)  # noqa: S603  # no input
-    except (OSError, subprocess.CalledProcessError):
-        return int(datetime.now(UTC).timestamp())
 
 
 def copyrights(prefix: Path) -> str:

@@ -1,10 +1,11 @@
-"""Builds the wheel as the Dockerfile does, once for all tests of a session that install it."""
+"""Builds the wheel as the Dockerfile does, and whatever else the tests of a session need only once."""
 
 import fcntl
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from running import ROOT
@@ -18,20 +19,26 @@ QUICK = {
 }
 
 
-def build_once(shared: Path) -> tuple[Path, Path]:
-    """The build context, and a wheel of it. The first process builds both; the others wait for it."""
-    context, wheels = shared / "context", shared / "wheels"
-    with (shared / "lock").open("w") as lock:
+def build_once(to: Path, build: Callable[[Path], None]) -> Path:
+    """A folder that `build` fills in the first process that asks for it; the others wait."""
+    done = to.with_suffix(".done")
+    with to.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not wheels.exists():
-            copy_context(context)
-            done = make(context, "wheel")
-            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-            shutil.copytree(
-                context / "dist", wheels, ignore=lambda _, names: [n for n in names if n[-4:] != ".whl"]
-            )
-    (wheel,) = wheels.glob("*.whl")
-    return context, wheel
+        if not done.exists():
+            shutil.rmtree(to, ignore_errors=True)  # a build that has failed
+            build(to)
+            done.touch()
+    return to
+
+
+def build_wheel(to: Path) -> None:
+    """The folder `context`, which the Dockerfile gets, and the folder `wheels` with its wheel."""
+    copy_context(to / "context")
+    done = make(to / "context", "wheel")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    (to / "wheels").mkdir()
+    for wheel in (to / "context" / "dist").glob("*.whl"):
+        shutil.copy(wheel, to / "wheels")
 
 
 def make(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -4,25 +4,32 @@ import os
 from pathlib import Path
 
 import pytest
-from building import build_once
+from building import build_once, build_wheel
+from debian import make_deb
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The build context and the wheel, which the processes of pytest-xdist share."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of pytest-xdist share."""
     base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "built"
-    shared.mkdir(exist_ok=True)
-    return build_once(shared)
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def context(built: tuple[Path, Path]) -> Path:
+def context(shared: Path) -> Path:
     """The build context of the image."""
-    return built[0]
+    return build_once(shared / "built", build_wheel) / "context"
 
 
 @pytest.fixture(scope="session")
-def wheel(built: tuple[Path, Path]) -> Path:
+def wheel(shared: Path) -> Path:
     """A wheel without optimisation."""
-    return built[1]
+    (wheel,) = (build_once(shared / "built", build_wheel) / "wheels").glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def package(shared: Path, wheel: Path) -> Path:
+    """The Debian package."""
+    (package,) = build_once(shared / "deb", lambda folder: make_deb(folder, wheel)).glob("dnsblock_*.deb")
+    return package

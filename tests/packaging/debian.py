@@ -39,11 +39,11 @@ def run(*command: str | Path, timeout: float = 600, **more: object) -> subproces
 # ------- The package
 
 
-def make_deb(dist: Path, wheel: Path, *options: str, **variables: str) -> Path:
+def make_deb(dist: Path, wheel: Path, *options: str) -> Path:
     """`make deb` in a folder of its own, with a wheel that exists already."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "--no-print-directory", "deb", f"DIST={dist}", f"WHEEL={wheel}", *options]
-    done = run(*command, cwd=ROOT, env=environment | variables)
+    done = run(*command, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     (package,) = dist.glob("dnsblock_*.deb")
     return package

@@ -14,13 +14,15 @@ from conformance.asking import Asking, is_forwarded, is_sinkholed
 from conformance.orders import as_yaml, block
 from conformance.tools import wait_for
 from conformance.upstreams import StubUpstream
-from debian import INSTALL, LoadOnHost, Machine, bare_root, booted, files, inside, make_deb, run, unpack
+from debian import INSTALL, LoadOnHost, Machine, bare_root, booted, files, inside, run, unpack
+from running import ROOT
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a machine with its own root takes root; CI runs as root"),
     pytest.mark.timeout(1800),
 ]
 CONFIGURATION = "etc/dnsblock/dnsblock.yaml"
+UNIT = "etc/systemd/system/dnsblock.service"  # of an administrator
 STATE = "var/lib/dnsblock"
 # The daemon is not root. With the default net.core.rmem_max, a queue holds 500 queries.
 RATE = 50
@@ -30,11 +32,6 @@ ZONE = """
 answers: {sinkhole: {action: sinkhole, ipv4: [192.0.2.53]}}
 zones: [{name: ministry, issuer: ministry.example, unsigned: accept, answer: sinkhole}]
 """
-
-
-@pytest.fixture(scope="module")
-def package(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_deb(tmp_path_factory.mktemp("deb"), wheel)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +78,9 @@ def clean(machine: Machine) -> Iterator[None]:
     """Each test begins without the package."""
     yield
     machine.shown("dpkg", "--purge", "dnsblock")
-    shutil.rmtree(machine.root / STATE, ignore_errors=True)
-    shutil.rmtree(machine.root / "etc" / "dnsblock", ignore_errors=True)
+    for folder in (STATE, "etc/dnsblock", "opt/dnsblock"):
+        shutil.rmtree(machine.root / folder, ignore_errors=True)
+    (machine.root / UNIT).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -151,10 +149,10 @@ def test_an_upgrade_loses_no_query_and_keeps_state_and_configuration(
     ledger = (machine.root / STATE / "ledger.jsonl").read_text()
     serial, process = status(machine)["serial"], machine.property("MainPID")
     with LoadOnHost(machine.host, 53, NAMES, RATE) as load:
-        wait_for(lambda: load.answered > 100, "queries are answered")
+        wait_for(lambda: load.answered > RATE, "queries are answered")
         machine.install(newer)
         reached = load.answered
-        wait_for(lambda: load.answered > reached + 100, "the next process answers")
+        wait_for(lambda: load.answered > reached + RATE, "the next process answers")
     print(f"{load.answered} queries over the upgrade, the slowest took {load.slowest:.2f} s")
     assert (load.lost, load.wrong) == (0, [])
     assert machine.property("MainPID") != process
@@ -209,6 +207,37 @@ def test_a_purge_keeps_the_ledger_of_orders_and_a_new_installation_enforces_them
     assert not (machine.root / "etc" / "dnsblock").exists()
     assert (machine.root / STATE / "ledger.jsonl").read_text().startswith(ledger)
     assert machine.shown("stat", "--format=%U %a", f"/{STATE}") == "dnsblock 700"
+
+
+def test_the_package_takes_over_from_an_installation_at_opt_without_losing_a_query(
+    machine: Machine, package: Path
+):
+    """As docs/operations.md describes it: with its configuration and state, and the sockets of its daemon."""
+    machine.install(package)
+    configuration = configure(machine)
+    library = machine.root / "usr" / "lib" / "dnsblock"
+    shutil.copytree(library, machine.root / "opt" / "dnsblock", symlinks=True)
+    program = machine.root / "opt" / "dnsblock" / "bin" / "dnsblock"
+    program.write_text(program.read_text().replace("/usr/lib", "/opt"))
+    shutil.copy(ROOT / "config" / "dnsblock.service", machine.root / UNIT)
+    machine.shown("dpkg", "--purge", "dnsblock")
+    path = machine.root / CONFIGURATION
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(configuration)
+    machine.shown("systemctl", "daemon-reload")
+    machine.shown("systemctl", "enable", "--now", "dnsblock")
+    assert "/opt/dnsblock" in machine.property("ExecStart")
+    with LoadOnHost(machine.host, 53, NAMES, RATE) as load:
+        wait_for(lambda: load.answered > RATE, "queries are answered")
+        (machine.root / UNIT).unlink()
+        machine.install(package, "-o", "Dpkg::Options::=--force-confold")
+        reached = load.answered
+        wait_for(lambda: load.answered > reached + RATE, "the daemon of the package answers")
+    assert (load.lost, load.wrong) == (0, [])
+    assert "/opt" not in machine.property("ExecStart")
+    process = machine.shown("cat", f"/proc/{machine.property('MainPID')}/cmdline")
+    assert process.split("\0")[2:4] == ["/usr/bin/dnsblock", "serve"]
+    assert path.read_text() == configuration
 
 
 def test_the_package_installs_while_another_server_uses_the_port(machine: Machine, package: Path):
