@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dnsblock.errors import Problem, Refused
+from dnsblock.errors import Problem, Refused, capped
 from dnsblock.names import NameRefused
 from dnsblock.orders.facts import MAX_RANGES, Approval, EntriesRefused
 from dnsblock.orders.issuer import IssuerOrders
@@ -10,6 +10,7 @@ from dnsblock.orders.order import Order
 from dnsblock.orders.spelling import read_name
 
 MAX_NAMES = 100_000  # in one decision
+MAX_PROBLEMS = 1000  # with its names
 
 
 def approval_of(
@@ -89,7 +90,8 @@ def _held_named(order: Order, names: Sequence[str]) -> tuple[int, ...]:
     wanted = list(dict.fromkeys(_canonical(name) for name in names))
     if unknown := [name for name in wanted if name not in by_name]:
         why = "no held entry has this name: `dnsblock order show` lists them"
-        raise Refused([Problem(f"order {order.order_id}", None, name, why) for name in unknown])
+        problems = [Problem(f"order {order.order_id}", None, name, why) for name in unknown]
+        raise Refused(capped(problems, MAX_PROBLEMS))
     return tuple(sorted(index for name in wanted for index in by_name[name]))
 
 

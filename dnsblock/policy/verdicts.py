@@ -203,8 +203,10 @@ def _changes(order: Order, state: OrderState, own: IssuerOrders, zone: tzinfo) -
     if state.state == "held" and state.held < state.entries:
         yield "nothing is enforced until the missing orders before it arrive"
         return
-    if state.state in ("held", "proposed", "refused"):
-        return  # the notes and the verdicts say why
+    if state.state in ("held", "proposed", "refused"):  # the notes and the verdicts say why
+        if state.state != "proposed":
+            yield from _superseded(order, own)
+        return
     if order.action not in _VERBS:
         yield (
             "the keys of the issuer are changed" if order.action == "rotate" else "the statement is recorded"
@@ -217,6 +219,11 @@ def _changes(order: Order, state: OrderState, own: IssuerOrders, zone: tzinfo) -
     is_over = state.state in ("expired", "lifted", "revoked", "superseded", "annulled")
     over = " (nothing is in force now)" if is_over else ""
     yield f"{_VERBS[order.action]} {count}{when}{until}{over}"
+    yield from _superseded(order, own, when)
+
+
+def _superseded(order: Order, own: IssuerOrders, when: str = "") -> Iterator[str]:
+    """The ends by a supersede. They take effect even if all of its own entries are held or refused."""
     if order.action == "supersede":
         for target, aimed in own.targets_of(order):
             ended = counted(aimed.count_ended_only_by(order), "entry", "entries")

@@ -6,7 +6,7 @@ from .clients import Said
 from .consoles import browser
 from .harness import ISSUER, Subject, is_forwarded, is_sinkholed
 from .issuing import IssuersApi, problem
-from .orders import block
+from .orders import block, order
 from .test_console import address, start
 from .test_order_guards import Officers, approve, officers, signed, submit  # noqa: F401  # fixtures
 from .upstreams import StubUpstream
@@ -109,6 +109,25 @@ def test_a_second_signature_with_acks_does_not_bring_a_refused_entry_back(
     another = block("85/2017", ["t.me"], acks=["POPULAR"])
     submit(signed, another, officers.sign(another, "one", "two"))
     assert is_sinkholed(signed.query("t.me"))
+
+
+def test_a_supersede_whose_entries_are_refused_still_ends_its_targets(
+    subject: Subject, upstream: StubUpstream
+):
+    """The verdict says that it ends them, although nothing of its own is in force."""
+    subject.start(upstreams=[upstream.address])
+    submit(subject, block("83/2017", ["fraud.example"]))
+    targets = [{"order_id": "83/2017", "entries": "all"}]
+    said = submit(subject, order("84/2017", "supersede", targets=targets, entries=["t.me"]))
+    (verdict,) = said.json["documents"]
+    assert (verdict["state"], verdict["changes"]) == ("held", ["ends 1 entry of 83/2017"])
+    assert refuse(subject, "84/2017").code == 0
+    for _ in range(2):
+        assert subject.cli("order show", "84/2017").json["state"] == "refused"
+        assert is_forwarded(subject.query("fraud.example"))
+        subject.restart()
+    assert subject.cli("order annul", "84/2017", "--reason", REASON).code == 0
+    assert is_sinkholed(subject.query("fraud.example"))
 
 
 def test_the_release_of_a_held_order_leaves_its_refused_entries_out(subject: Subject, upstream: StubUpstream):
