@@ -99,6 +99,19 @@ def test_every_text_has_a_translation_with_the_same_values():
         assert text.count("{}") == translation.count("{}"), text
 
 
+def test_every_reason_of_a_refused_request_has_a_translation():
+    """The page with the error has no other text that says what to do."""
+    reasons = {
+        str(node.args[2].value)
+        for module in CONSOLE.rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ApiError"
+        if isinstance(node.args[2], ast.Constant)
+    }
+    assert "this token is not valid here" in reasons
+    assert reasons | {"there is no such page"} <= TEXTS.keys(), reasons - TEXTS.keys()
+
+
 def test_no_translation_is_left_over():
     """A reason that is translated is in the code, word by word."""
     reasons = "".join(

@@ -35,6 +35,23 @@ TEXTS: Mapping[str, str] = {
         "terlalu banyak percobaan gagal: tunggu satu menit, lalu coba lagi",
     "the session has ended: sign in again": "sesi telah berakhir: masuk lagi",
     "You are signed out.": "Anda sudah keluar.",
+    # Refused requests
+    "there is no such page": "halaman ini tidak ada",
+    "there is no such file": "berkas ini tidak ada",
+    "this form is not from this session: open the page again":
+        "formulir ini bukan dari sesi ini: buka lagi halamannya",
+    "the request does not come from a page of this console":
+        "permintaan ini tidak berasal dari halaman konsol ini",
+    "choose the entries to release, or everything that is held":
+        "pilih entri yang dilepas, atau semua yang ditahan",
+    "choose the entries to refuse, or everything that is held":
+        "pilih entri yang ditolak, atau semua yang ditahan",
+    "confirm that this order is meant": "konfirmasikan bahwa perintah ini yang dimaksud",
+    "client: not an IP address": "klien: bukan alamat IP",
+    "a client can be looked up for now only: leave the times empty":
+        "klien hanya dapat dicari untuk saat ini: kosongkan kedua waktu",
+    "serial: must be a recorded serial": "serial: harus serial yang tercatat",
+    "match: choose one of the matches": "cakupan: pilih salah satu cakupan",
     # Overview
     "Enforced now": "Berlaku sekarang",
     "Names": "Nama",
@@ -114,7 +131,7 @@ TEXTS: Mapping[str, str] = {
     "{} since the daemon started": "{} sejak daemon dimulai",
     "Issued": "Diterbitkan",
     "Received": "Diterima",
-    "Enforced": "Diberlakukan",
+    "Enforced": "Dilaksanakan",
     "Verified": "Diverifikasi",
     "Expires": "Berakhir",
     "Ended": "Selesai",
@@ -417,4 +434,10 @@ WORDS: Mapping[str, str] = {
     "rollback": "pengembalian", "rolled back": "dikembalikan", "settings": "pengaturan",
     "rejected": "ditolak", "in force": "berlaku", "ended": "selesai", "listed": "terdaftar",
     "changed": "berubah", "gone": "hilang", "folder": "folder", "witness": "saksi",
+    # Records of the ledger, and events of a name
+    "start": "daemon dimulai", "stop": "daemon berhenti", "activated": "mulai berlaku",
+    "approved": "dilepas", "probed": "diuji", "entries_refused": "entri ditolak",
+    "signature_verified": "tanda tangan diperiksa", "receipt": "tanda terima",
+    "list_accepted": "daftar diterima", "allowed": "dikecualikan",
+    "not allowed any more": "tidak dikecualikan lagi",
 }  # fmt: skip

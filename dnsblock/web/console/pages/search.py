@@ -46,7 +46,7 @@ def _look(visit: Visit, asked: dict[str, str]) -> tuple[dict[str, Any], list[Any
     if asked["client"] and client is None:
         raise ApiError(400, "INVALID", "client: not an IP address")
     if client is not None and (at or known_at):
-        raise ApiError(400, "INVALID", "a client belongs to the present: leave the times empty")
+        raise ApiError(400, "INVALID", "a client can be looked up for now only: leave the times empty")
     found = why_at(view, name, at, known_at) if at or known_at else why_now(view, name, client)
     empty: dict[str, Any] = {
         "at": None,
