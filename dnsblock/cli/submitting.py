@@ -102,17 +102,22 @@ def submit(
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
-        served = answer.get("served")
-        for one in answer["documents"]:
-            _print_verdict(one, None if served is None else served["time_zone"])
-            print_decision(one["order_id"], one["entry_verdicts"])
-        if served:
-            click.echo(f"serving serial {served['serial']}, {counted(served['entries'], 'name')} enforced")
+        _print_answer(answer)
         for one in missed:
             text = f"not {wait} within {timeout:g} s: order {printable(one['order_id'])}"
             click.echo(f"{text}{_when(one['order'])}", err=True)
     code = Exit.NO if missed else Exit.DONE
     sys.exit(Exit.REFUSED if any(map(is_refused, answer["documents"])) else code)
+
+
+def _print_answer(answer: dict[str, Any]) -> None:
+    """Prints the verdict on each document, and the snapshot in force if something was accepted."""
+    served = answer.get("served")
+    for one in answer["documents"]:
+        _print_verdict(one, None if served is None else served["time_zone"])
+        print_decision(one["order_id"], one["entry_verdicts"])
+    if served:
+        click.echo(f"serving serial {served['serial']}, {counted(served['entries'], 'name')} enforced")
 
 
 # ------- The documents -------
