@@ -65,6 +65,10 @@ bench-orders: $(VENV)/.tools ## measure startup and publishes with many orders: 
 	PYTHONPATH=tests $(BIN)/python -m bench.orders --orders $(or $(ORDERS),9000) --entries $(or $(ENTRIES),111) \
 		--publishes $(or $(PUBLISHES),100) --base $(or $(BASE),0)
 
+.PHONY: bench-interfaces
+bench-interfaces: $(VENV)/.tools ## measure DNS beside floods of the API, the console, the metrics and the landing page: ROUNDS=5
+	PYTHONPATH=tests $(BIN)/python -m bench.interfaces --rounds $(or $(ROUNDS),5)
+
 .PHONY: fleet-tree
 fleet-tree: $(VENV)/.tools ## measure an order and its end on a tree of secondaries: LEAVES=20 MIDDLES=4 ROUNDS=20 REPEAT=3
 	PYTHONPATH=tests $(BIN)/python -m bench.fleet_tree --leaves $(or $(LEAVES),20) --middles $(or $(MIDDLES),4) \

@@ -738,6 +738,7 @@ class Counts:
     cache_bytes: int
     cache_evictions: int  # cached responses that were evicted
     dnstap_sent: int  # frames that the reader's socket has taken
+    dnstap_failed_connections: int  # to the reader: failed, or ended by it
     dnstap_dropped: dict[str, int]  # frames that were not sent, by reason: `queue_full` or `stopped`
     is_dnstap_connected: bool | None  # None: there is no output
 

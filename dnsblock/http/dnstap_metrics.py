@@ -8,9 +8,14 @@ from dnsblock.policy import Counts
 
 
 def dnstap(counts: Counts) -> Iterator[Metric]:
-    """Sent and dropped frames, and while there is an output, whether its reader is connected."""
+    """Frames, failed connections, and while there is an output, whether its reader is connected."""
     yield CounterMetricFamily(
         "dnsblock_dnstap_frames", "dnstap frames sent to the reader.", value=counts.dnstap_sent
+    )
+    yield CounterMetricFamily(
+        "dnsblock_dnstap_failed_connections",
+        "Connections to the dnstap reader that failed, or that it ended.",
+        value=counts.dnstap_failed_connections,
     )
     dropped = CounterMetricFamily(
         "dnsblock_dnstap_dropped_frames", "dnstap frames that were not sent, by reason.", labels=["reason"]

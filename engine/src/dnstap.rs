@@ -80,6 +80,8 @@ pub struct Counts {
     pub sent: AtomicU64,
     /// Frames that were left when an output was stopped.
     pub unsent: AtomicU64,
+    /// Connections that failed, that the reader ended, or on which it did not speak Frame Streams.
+    pub failed_connections: AtomicU64,
 }
 
 /// An output as worker threads see it.

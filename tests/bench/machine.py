@@ -41,6 +41,13 @@ def stolen_ticks() -> int:
     return int(fields[8]) if len(fields) > 8 else 0
 
 
+def busy_seconds(processor: int) -> float:
+    """How long this processor has worked since boot, for whatever program (proc_stat(5)); with steal time."""
+    found = first(rf"^cpu{processor} (.+)$", "/proc/stat") or ""
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, found.split())
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_for_quiet(within: float) -> None:
     """Waits until the processors are nearly idle, up to this many seconds."""
     deadline = time.monotonic() + within

@@ -47,15 +47,32 @@ def rss_kib(pid: int, field: str = "VmRSS") -> int:
     return int(found[1]) if found else 0
 
 
-def waited_ns(pid: int) -> int:
-    """The run delay of a process: how long its threads waited for a processor (sched-stats.rst)."""
+def waited_ns(pid: int, thread: str = "") -> int:
+    """The run delay of a process: how long its threads waited for a processor (sched-stats.rst).
+
+    `thread`: only those whose name begins with it.
+    """
     total = 0
     for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:
-            total += int(path.read_text().split()[1])
+            if (path.parent / "comm").read_text().startswith(thread):
+                total += int(path.read_text().split()[1])
         except (OSError, IndexError):
             continue  # the thread ended, or the kernel has no such statistics
     return total
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time of a process and of those that it has started and that run (sched-stats.rst)."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+            children = (task / "children").read_text().split()
+        except OSError:
+            continue  # the thread ended
+        total += sum(int(cpu_seconds(int(child)) * 1e9) for child in children)
+    return total / 1e9
 
 
 def available_kib() -> int:
@@ -100,6 +117,13 @@ def is_blocked(port: int, name: str, timeout: float = 0.05) -> bool:
 
 def is_nxdomain(response: bytes) -> bool:
     return len(response) >= 12 and response[3] & 15 == 3
+
+
+def is_listening(port: int) -> bool:
+    """Whether a connection to this port is accepted."""
+    with socket.socket() as sock:
+        sock.settimeout(5)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def looks(port: int, name: str, every: float) -> Iterator[bool]:

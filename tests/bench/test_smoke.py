@@ -134,3 +134,20 @@ def test_a_tree_of_secondaries_is_measured_to_the_end(tmp_path: Path):
     assert all(len(one["leaves"]) == 2 for one in run["changes"])
     assert (run["root"]["ixfr"], run["middles"]["ixfr"]) == (2, 4)
     assert (run["root"]["axfr"], run["middles"]["axfr"]) == (0, 0)
+
+
+def test_floods_of_all_listeners_are_measured_to_the_end(tmp_path: Path):
+    """`python -m bench.interfaces` with one short round: each flood reaches its listener; DNS is answered."""
+    results = tmp_path / "interfaces.json"
+    command = [sys.executable, "-m", "bench.interfaces", "--rounds=1", "--seconds=0.3", "--dns=200"]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    done = subprocess.run(
+        [*command, f"--results={results}"], env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rounds = json.loads(results.read_text())["rounds"]
+    assert len(done.stdout.splitlines()) == len(rounds) + 2
+    assert {one["listener"] for one in rounds} == {"api", "console", "metrics", "landing"}
+    for one in rounds:
+        assert one["with"]["answered"] > 0, one
+        assert one["per_second"]["connections"] > 0, one

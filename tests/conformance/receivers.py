@@ -6,8 +6,10 @@ import os
 import secrets
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -161,6 +163,20 @@ def raw(data: bytes) -> Behaviour:
     def behave(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(data)
         handler.close_connection = True
+
+    return behave
+
+
+def dripping(begin: bytes, piece: bytes, pause: float) -> Behaviour:
+    """A response that does not end: this piece again and again, until the client closes the connection."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        with suppress(OSError):
+            handler.wfile.write(begin)
+            while True:
+                handler.wfile.write(piece)
+                time.sleep(pause)
 
     return behave
 

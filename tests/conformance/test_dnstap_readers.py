@@ -153,6 +153,7 @@ def test_a_reader_that_does_not_speak_frame_streams_gets_no_event(
             assert is_ended(connection)
             ask(subject, 10)
         assert (counted(subject), is_connected(subject)) == ((0, 0), False)
+        subject.wait_for_metric("dnsblock_dnstap_failed_connections_total", at_least=2)
         good = reader.accept()
         reader.shake_hands(good)
         wait_for(lambda: counted(subject) == (20, 0), "the events that were kept")

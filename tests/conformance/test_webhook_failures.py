@@ -1,5 +1,6 @@
 """Webhooks whose servers are down, slow, broken or hostile: tried again, and nothing else waits for them."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from unit.https_server import Authority
 from .clocks import FakeClock
 from .harness import Subject, is_sinkholed
 from .orders import as_yaml, block
-from .receivers import Held, Receiver, answer, events_in_ledger, listed, raw, webhook
+from .receivers import Held, Receiver, answer, dripping, events_in_ledger, listed, raw, webhook
 from .tools import wait_for
 
 
@@ -151,6 +152,27 @@ def test_a_webhook_that_hangs_delays_no_other_and_no_order_and_not_the_end(
         assert subject.stop() == 0
         assert subject.stderr().count("was not delivered") == logged
         held.release()
+
+
+def test_a_response_that_does_not_end_is_a_timeout(subject: Subject, authority: Authority):
+    """30 seconds for the whole exchange, however often something arrives. The event is sent again."""
+    endless = {
+        "slow": dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x", 1),
+        "interim": dripping(b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.01),
+    }
+    with ExitStack() as stack:
+        receivers = {name: stack.enter_context(Receiver(authority.certificate())) for name in endless}
+        for name, behaviour in endless.items():
+            receivers[name].answers.append(behaviour)
+        hooks = [webhook(subject, one, authority, name=name) for name, one in receivers.items()]
+        subject.start(webhooks=hooks)
+        submit(subject, "block-1")
+        assert is_sinkholed(subject.query("one.example"))
+        for name, receiver in receivers.items():
+            receiver.wait_for_kind("activated")
+            failures = "dnsblock_webhook_failures_total"
+            assert subject.metrics().total(failures, webhook=name, reason="timeout") == 1
+            assert subject.metrics().total(failures, webhook=name) == 1
 
 
 def test_after_410_nothing_more_is_sent_until_an_operator_wants_it(subject: Subject, authority: Authority):

@@ -129,6 +129,7 @@ def test_help_lists_every_target_for_people():
     listed = {line.split()[0] for line in done.stdout.splitlines()}
     targets = {
         "bench",
+        "bench-interfaces",
         "bench-orders",
         "build",
         "check",

@@ -134,6 +134,7 @@ impl Writer {
             if self.stop.at.get().is_some() {
                 break;
             }
+            self.counts.failed_connections.fetch_add(1, Relaxed);
             // Logged once, not for each attempt.
             if !std::mem::replace(&mut is_failing, true) {
                 let what = if was_connected { "lost" } else { "failed" };

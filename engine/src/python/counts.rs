@@ -47,6 +47,7 @@ pub struct Counts {
     cache_bytes: u64,
     cache_evictions: u64,
     dnstap_sent: u64,
+    dnstap_failed_connections: u64,
     dnstap_dropped: HashMap<&'static str, u64>,
     is_dnstap_connected: Option<bool>,
 }
@@ -128,6 +129,7 @@ impl Counts {
             cache_bytes: cache.1,
             cache_evictions: cache.2,
             dnstap_sent: engine.dnstap().sent.load(Relaxed),
+            dnstap_failed_connections: engine.dnstap().failed_connections.load(Relaxed),
             dnstap_dropped: HashMap::from([
                 ("queue_full", total(&|c| c.dnstap_dropped.get())),
                 ("stopped", engine.dnstap().unsent.load(Relaxed)),
