@@ -118,7 +118,7 @@ def _ready_human(daemon: "Daemon") -> None:
     config = daemon.config.path
     click.echo(f"dnsblock {__version__} is listening on {', '.join(facts['listening'])} (UDP and TCP)")
     click.echo(f"  serial    {facts['serial']}")
-    click.echo(f"  enforced  {facts['entries']:,} names")
+    click.echo(f"  enforced  {counted(facts['entries'], 'name')}")
     click.echo(f"  upstream  {', '.join(facts['upstreams'])}")
     click.echo(f"  metrics   {'http://' + facts['metrics'] + '/metrics' if facts['metrics'] else 'off'}")
     if facts["api"]:
@@ -251,7 +251,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     _print_listeners(facts)
     click.echo(f"  serving      serial {facts['serial']} since {local(facts['published_at'])}")
     click.echo(f"  digest       {facts['digest']}")
-    click.echo(f"  enforced     {facts['entries']:,} names")
+    click.echo(f"  enforced     {counted(facts['entries'], 'name')}")
     click.echo(f"  next change  {local(facts['next_change_at'])}")
     click.echo(f"  last reload  {'ok' if last['ok'] else 'failed'} at {local(last['at'])} ({last['reason']})")
     if facts["restart_needed"]:

@@ -16,7 +16,7 @@ import click
 from dnsblock import durable
 from dnsblock.cli.common import EXIT_CODES, client_of, common, leave
 from dnsblock.cli.completion import zone_names
-from dnsblock.errors import Exit, Problem, Refused, printable
+from dnsblock.errors import Exit, Problem, Refused, counted, printable
 
 TAIL_BYTES = 1024
 
@@ -123,6 +123,7 @@ def _counts(tail: bytes) -> dict[str, Any] | None:
 def _print(counts: dict[str, Any], output: Path | None) -> None:
     """The counts on standard error: standard output may be the export."""
     place = "standard output" if output is None else printable(str(output))
-    click.echo(f"{counts['entries']:,} entries, {counts['records']:,} records: {place}", err=True)
+    entries, records = counted(counts["entries"], "entry", "entries"), counted(counts["records"], "record")
+    click.echo(f"{entries}, {records}: {place}", err=True)
     for reason, count in counts["left_out"].items():
         click.echo(f"left out, since the format cannot express it: {count:,} ({reason})", err=True)

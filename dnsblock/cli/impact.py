@@ -17,7 +17,7 @@ from dnsblock.cli.orders import issuer_of
 from dnsblock.cli.progress import counting
 from dnsblock.client import MAX_CANDIDATE_BYTES, Client
 from dnsblock.document import read_bytes
-from dnsblock.errors import DaemonUnreachable, Exit, printable
+from dnsblock.errors import DaemonUnreachable, Exit, counted, printable
 
 RETRY_SECONDS = 0.5
 
@@ -126,7 +126,8 @@ def _await_report(client: Client, ask: Callable[[], dict[str, Any]], seconds: in
 
 def _print_impact(report: dict[str, Any]) -> None:
     click.echo(
-        f"{printable(report['file'])}: {report['names']:,} names, counted for {report['elapsed']:.0f} seconds"
+        f"{printable(report['file'])}: {counted(report['names'], 'name')}, "
+        f"counted for {report['elapsed']:.0f} seconds"
     )
     _print_passed_over(report)
     rows = [
@@ -148,7 +149,7 @@ def _print_passed_over(report: dict[str, Any]) -> None:
 
 def _print_past(report: dict[str, Any]) -> None:
     file, days = printable(report["file"]), f"{report['first_day']} to {report['last_day']} (UTC)"
-    click.echo(f"{file}: {report['names']:,} names, {days}")
+    click.echo(f"{file}: {counted(report['names'], 'name')}, {days}")
     _print_passed_over(report)
     click.echo(f"counted in {report['hours_counted']:,} of {report['hours']:,} hours")
     rows = [

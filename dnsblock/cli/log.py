@@ -131,7 +131,7 @@ def _key(text: str) -> "VerifierKey":
 def _print_verification(result: "Verification") -> None:
     for note in result.notes:
         click.echo(f"note: {printable(note)}")
-    click.echo(f"{printable(str(result.path))}: {result.records:,} records")
+    click.echo(f"{printable(str(result.path))}: {counted(result.records, 'record')}")
     for folder in result.folders:
         click.echo(_folder_line(folder))
     if not result.problems:
@@ -149,7 +149,7 @@ def _folder_line(folder: "VerifiedFolder") -> str:
     if folder.accepted:
         parts.append(f"{folder.accepted:,} were accepted as lost")
     if folder.extended:
-        parts.append(f"the last one covers {folder.most_records:,} records")
+        parts.append(f"the last one covers {counted(folder.most_records, 'record')}")
     parts += [f"{name} has cosigned {size:,}" for name, size in folder.cosigned.items()]
     return f"{printable(folder.path)}: {', '.join(parts)}"
 

@@ -56,7 +56,8 @@ def zone_line(change: dict[str, Any]) -> str:
 
 def _order(order: dict[str, Any], zone: str) -> str:
     by = f"order {printable(order['order_id'])} of {printable(order['issuer'])}"
-    verb = f"{VERBS.get(order['action'], order['action'])} by {by}, {order['entries']:,} entries"
+    entries = counted(order["entries"], "entry", "entries")
+    verb = f"{VERBS.get(order['action'], order['action'])} by {by}, {entries}"
     until = f", until {local_time(order['expires_at'], zone)}" if order["expires_at"] else ""
     if order["state"] == "scheduled":
         return f"from {local_time(order['effective_at'], zone)}: {verb}{until}"

@@ -1,5 +1,7 @@
 """Commands print the next step, and report that there is nothing to show."""
 
+import re
+
 from .harness import Subject
 from .orders import as_yaml, block
 from .upstreams import StubUpstream
@@ -33,3 +35,19 @@ def test_commands_with_nothing_to_show_report_it(subject: Subject, upstream: Stu
     ]:
         said = subject.cli(*command, as_json=False)
         assert (said.code, said.stdout, said.stderr.strip()) == (code, "", message), said
+
+
+def test_one_name_is_not_counted_as_names(subject: Subject, upstream: StubUpstream):
+    """A text with "1 names" looks as if nobody had read it."""
+    subject.start(orders=[block("1", ["fraud.example"])], upstreams=[upstream.address])
+    names = subject.folder / "names.txt"
+    names.write_text("other.example\n")
+    for command in (
+        ("status",),
+        ("impact", "--seconds", "1", str(names)),
+        ("export", "text"),
+        ("log verify",),
+    ):
+        said = subject.cli(*command, as_json=False)
+        assert said.code == 0, said
+        assert not re.search(r"\b1 (names|entries|records|orders)\b", said.stdout + said.stderr), said

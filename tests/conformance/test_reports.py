@@ -39,7 +39,7 @@ def test_reload_reports_names_orders_and_options_that_changed(subject: Subject):
         "  zone ministry: 2 names added, 1 removed",
         "  zone listed: 1 name added, 2 removed",
         "  accepted: blocked by order B-2 of ministry.example, 2 entries (active)",
-        "  accepted: exempted by order E-1 of ministry.example, 1 entries (active)",
+        "  accepted: exempted by order E-1 of ministry.example, 1 entry (active)",
         "  accepted: lifted by order U-1 of ministry.example, 2 entries (active)",
     ]
     assert reload_shown(subject) == "nothing changed: still serving serial 2, 301 names enforced\n"
@@ -101,13 +101,13 @@ def test_new_content_of_a_file_that_an_option_names_is_reported(subject: Subject
 @pytest.mark.parametrize(
     ("order", "line"),
     [
-        (block("F-1", ["a.example"]), "blocked by order F-1 of ministry.example, 1 entries"),
+        (block("F-1", ["a.example"]), "blocked by order F-1 of ministry.example, 1 entry"),
         (
             block("F-2", ["a.example", "b.example"], expires_at="2031-01-01T00:00:00Z"),
             "blocked by order F-2 of ministry.example, 2 entries, until 2031-01-01 07:00:00 WIB",
         ),
-        (exempt("F-3", ["n1.example"]), "exempted by order F-3 of ministry.example, 1 entries"),
-        (unblock("F-4", "B-1"), "lifted by order F-4 of ministry.example, 1 entries"),
+        (exempt("F-3", ["n1.example"]), "exempted by order F-3 of ministry.example, 1 entry"),
+        (unblock("F-4", "B-1"), "lifted by order F-4 of ministry.example, 1 entry"),
     ],
 )
 def test_an_order_that_is_not_in_force_yet_is_reported_with_its_time(
@@ -139,7 +139,7 @@ def test_a_rejected_list_takes_ten_lines_and_hides_no_other_change(subject: Subj
     assert said.stdout.splitlines() == [
         "now serving serial 2, 301 names enforced",
         "  zone ministry: 1 name added, 0 removed",
-        "  accepted: blocked by order B-1 of ministry.example, 1 entries (active)",
+        "  accepted: blocked by order B-1 of ministry.example, 1 entry (active)",
         "  options changed: limits.slip",
     ]
     lines = said.stderr.splitlines()
