@@ -1,4 +1,4 @@
-"""What several tests of the packaging need, and takes long to build."""
+"""Fixtures that several tests of the packaging share, because they take long to build."""
 
 import os
 from pathlib import Path

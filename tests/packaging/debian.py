@@ -123,13 +123,13 @@ class Machine:
         )
 
     def shown(self, *command: str) -> str:
-        """What a command prints that must succeed."""
+        """The output of a command that must succeed."""
         done = self.run(*command)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}{self.journal()}"
         return done.stdout.strip()
 
     def install(self, package: Path, *options: str) -> str:
-        """What apt says, on both of its outputs. It must succeed."""
+        """The standard output and standard error of apt, which must succeed."""
         shutil.copy(package, self.root / "var" / "tmp")
         done = self.run(*INSTALL, *options, f"/var/tmp/{package.name}", stdin=subprocess.DEVNULL)
         assert done.returncode == 0, f"{done.stdout}{done.stderr}{self.journal()}"

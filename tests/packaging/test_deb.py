@@ -122,7 +122,7 @@ def test_the_copyright_file_names_every_python_package_and_its_licence(content: 
 
 
 def test_a_second_build_in_another_folder_makes_the_same_package(package: Path, wheel: Path, tmp_path: Path):
-    """Who builds it again can compare. The man pages are not built again here: see the next test."""
+    """Anyone can build it again and compare. The man pages are not built again here: see the next test."""
     for folder in ("man", "completion"):
         shutil.copytree(package.parent / folder, tmp_path / folder)
     again = make_deb(tmp_path, wheel, "--old-file=man", "--old-file=completion")
