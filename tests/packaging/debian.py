@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -172,9 +173,12 @@ def booted(root: Path) -> Iterator[Machine]:
                 lambda: machine.run("systemctl", "is-system-running").stdout.strip() in UP, "it has booted"
             )
             yield machine
-            machine.run("systemctl", "poweroff")
-            nspawn.wait(120)
         finally:
+            nspawn.terminate()  # powers the machine off
+            with suppress(subprocess.TimeoutExpired):
+                nspawn.wait(120)
+            if leader := systemd_of(nspawn) if nspawn.poll() is None else None:
+                os.kill(leader, signal.SIGKILL)  # ends all processes of the machine
             nspawn.kill()
             nspawn.wait()
 
@@ -191,7 +195,10 @@ def systemd_of(nspawn: subprocess.Popen[bytes]) -> int | None:
 
 @contextmanager
 def control_group() -> Iterator[list[str]]:
-    """A control group for one machine. Yields a command that joins it and executes its arguments."""
+    """A control group for one machine. Yields a command that joins it and executes its arguments.
+
+    The machine powers off when the test process ends, whatever happens.
+    """
     trees = [
         tree for tree in (GROUPS / "systemd", GROUPS / "unified", GROUPS) if (tree / "cgroup.procs").exists()
     ]
@@ -200,7 +207,7 @@ def control_group() -> Iterator[list[str]]:
         group.mkdir()
     joins = "".join(f"echo $$ > {group}/cgroup.procs && " for group in groups)
     try:
-        yield ["sh", "-c", f'{joins}exec "$@"', "sh"]
+        yield ["sh", "-c", f'{joins}exec setpriv --pdeathsig TERM "$@"', "sh"]
     finally:
         for group in groups:
             for folder, _, _ in os.walk(group, topdown=False):
