@@ -40,6 +40,8 @@ def replaced(value: T, **changes: Any) -> T:
 @cache
 def _twin(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], Any]:
     """How all fields are read at once, and the class that has the same slots."""
+    if hasattr(kind, "__post_init__"):
+        raise TypeError(f"{kind.__name__} has a __post_init__, which its twin would not call")
     own = fields(kind)
     same = [(one.name, Any, field(default=one.default, default_factory=one.default_factory)) for one in own]
     twin = make_dataclass(f"{kind.__name__}Twin", same, slots=True, eq=False, repr=False)

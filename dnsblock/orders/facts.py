@@ -246,13 +246,9 @@ class EntriesRefused:
         """The refusal of the entries with these indexes."""
         return cls(issuer, order_id, tuple((first, last) for first, last in _ranges(sorted(entries))), reason)
 
-    def __post_init__(self) -> None:
-        for first, last in self.runs:
-            _range(first, last)
-
     @property
     def entries(self) -> frozenset[int]:
-        """The indexes of the entries."""
+        """The indexes of the entries. Raises `ValueError`."""
         return frozenset(index for first, last in self.runs for index in _range(first, last))
 
 
@@ -431,6 +427,8 @@ def plain_from_json(kind: str, value: dict[str, Any]) -> PlainFact:
     """Parses the fields of a record of this kind. Raises `ValueError`, `KeyError` and `TypeError`."""
     values = {name: _typed(value[name], hint) for name, hint in _HINTS[kind].items()}
     fact: PlainFact = made(_PLAIN[kind], **values)
+    if isinstance(fact, EntriesRefused):
+        _ = fact.entries  # raises for a run that is none
     return fact
 
 

@@ -1,6 +1,6 @@
 """Copies of frozen objects (dnsblock/orders/copies.py)."""
 
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 
 import pytest
 
@@ -44,3 +44,18 @@ def test_an_object_is_that_of_its_own_class():
     for arguments in ({"sequence": 8}, {"file": "a.yaml"}):
         with pytest.raises(TypeError):
             made(Order, **arguments)
+
+
+def test_a_class_that_checks_its_values_is_refused():
+    """Its twin would not check them."""
+
+    @dataclass(frozen=True, slots=True)
+    class Checked:
+        one: int
+        two: int
+
+        def __post_init__(self) -> None:
+            raise ValueError("never")
+
+    with pytest.raises(TypeError, match="__post_init__"):
+        made(Checked, 1, 2)
