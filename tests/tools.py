@@ -38,6 +38,7 @@ PACKAGES = {
     "mandoc": "mandoc",
     "mmdebstrap": "mmdebstrap",
     "named": "bind9",
+    "openssl": "openssl",
     "pdns_recursor": "pdns-recursor",
     "prometheus": "prometheus",
     "promtool": "prometheus",
