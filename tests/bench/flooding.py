@@ -8,7 +8,6 @@ import ssl
 import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,11 +38,13 @@ class Flood:
         self._numbers = itertools.count()
         self._tls = ssl.create_default_context(cafile=target.authority) if target.is_tls else None
         self.counts: Counter[str] = Counter()
+        self._connected = asyncio.Event()
 
     async def _connect(self, *, tls: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         context = self._tls if tls else None
         opened = await asyncio.open_connection("127.0.0.1", self._target.port, ssl=context)
         self.counts["connections"] += 1
+        self._connected.set()
         return opened
 
     async def _read(self, reader: asyncio.StreamReader, most: int | None = None) -> int:
@@ -117,12 +118,14 @@ class Flood:
     # ------- All of them
 
     async def run(self, kind: str, seconds: float) -> None:
-        """Many clients of this kind for so long."""
+        """Many clients of this kind for so long, and on a slow machine until one has connected."""
         one = getattr(self, kind)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds), asyncio.TaskGroup() as tasks:
-                for _ in range(CLIENTS[kind]):
-                    tasks.create_task(self._again_and_again(one))
+        async with asyncio.TaskGroup() as tasks:
+            clients = [tasks.create_task(self._again_and_again(one)) for _ in range(CLIENTS[kind])]
+            await asyncio.sleep(seconds)
+            await self._connected.wait()
+            for client in clients:
+                client.cancel()
 
     async def _again_and_again(self, one: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
