@@ -20,7 +20,7 @@ def test_a_record_of_a_refusal_has_runs_of_entries():
     "runs", [[[2, 1]], [[-1, 3]], [[0, 20_000_000]], [[1]], [[1, 2, 3]], [[]], [["1", "2"]], [1], "x", None]
 )
 def test_a_record_with_a_run_that_is_none_is_refused(runs: object):
-    """The reader of the ledger takes these errors as a damaged record."""
+    """The reader of the ledger takes these errors for a corrupt record."""
     value = {"issuer": "a", "order_id": "b-1", "reason": "x", "runs": runs}
     with pytest.raises((ValueError, TypeError)):
         plain_from_json("entries_refused", value)

@@ -116,11 +116,7 @@ impl Counts {
             dropped_records: total(&|c| c.dropped_records.get()),
             limited: labelled(&SLIPS, &|c, place| c.limited[place].get()),
             rcodes: labelled(&RCODES, &|c, place| c.rcodes[place].get()),
-            waited: RESPONSE_SOURCES
-                .into_iter()
-                .enumerate()
-                .map(|(from, name)| (name, waited(workers, from)))
-                .collect(),
+            waited: waited_by_source(workers),
             joined: total(&|c| c.joined.get()),
             prefetched: total(&|c| c.prefetched.get()),
             notifies: labelled(&notify::RESULTS, &|c, place| c.notifies[place].get()),
@@ -143,6 +139,11 @@ impl Counts {
 fn by_order(workers: &[Arc<Counters>]) -> HashMap<u16, u64> {
     let of = |counter: u16| workers.iter().map(|c| c.of_order(usize::from(counter))).sum::<u64>();
     (1..ORDERS as u16).map(|counter| (counter, of(counter))).filter(|(_, count)| *count > 0).collect()
+}
+
+/// The histograms of response times by origin.
+fn waited_by_source(workers: &[Arc<Counters>]) -> HashMap<&'static str, Histogram> {
+    RESPONSE_SOURCES.into_iter().enumerate().map(|(from, name)| (name, waited(workers, from))).collect()
 }
 
 /// The histogram of response times.
