@@ -174,20 +174,20 @@ def percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
-def flood(target: Target, kind: str, seconds: float, processor: str) -> subprocess.Popen[str]:
-    """Starts a flood. It stands for other machines, so it has the lowest priority."""
+def flood(target: Target, kind: str, seconds: float, processor: str, niceness: int) -> subprocess.Popen[str]:
+    """Starts a flood. It stands for other machines, so by default it has the lowest priority."""
     command = [sys.executable, "-m", "bench.flooding", facts(target, kind, seconds)]
-    lowest = ["nice", "-n", "39", *command]  # 19, from whatever niceness
-    return subprocess.Popen(processes.pinned(processor, lowest), stdout=subprocess.PIPE, text=True)
+    nice = ["nice", "-n", str(niceness), *command]
+    return subprocess.Popen(processes.pinned(processor, nice), stdout=subprocess.PIPE, text=True)
 
 
-def beside(dns: Dns, listener: str, kind: str) -> dict[str, Any]:
+def beside(dns: Dns, listener: str, kind: str, niceness: int) -> dict[str, Any]:
     """One measurement without a flood, and one with it."""
     without = dns.measure()
     is_random = kind == "random"
     target = dns.running.targets["random" if is_random else listener]
     seconds = dns.seconds + 2 * LEAD_SECONDS
-    process = flood(target, "valid" if is_random else kind, seconds, dns.processor)
+    process = flood(target, "valid" if is_random else kind, seconds, dns.processor, niceness)
     time.sleep(LEAD_SECONDS)
     flooded = dns.measure()
     said, _ = process.communicate()
@@ -203,7 +203,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         queries.write_text(f"{NAME} A\n" * 1000)
         dns = Dns(running, queries, options.dns, options.seconds, loader)
         return [
-            beside(dns, listener, kind)
+            beside(dns, listener, kind, options.niceness)
             for _ in range(options.rounds)
             for listener, kinds in FLOODS.items()
             for kind in kinds
@@ -245,6 +245,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--dns", type=int, default=2000, help="queries per second")
+    parser.add_argument(
+        "--niceness", type=int, default=39, help="of the floods, added to that of this program"
+    )
     parser.add_argument("--results", type=Path, help="a file for all results, as JSON")
     options = parser.parse_args()
     facts_of_machine = machine.describe()
