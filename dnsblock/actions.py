@@ -127,7 +127,7 @@ class Actions:
         except FetchFailed as err:
             raise Refused([Problem(f"list {zone}", None, "", str(err))]) from err
         served = await self._publisher.publish(ListsChanged(by, f"refresh {zone}", zone))
-        self._refresher.notify(zone)  # the next look is due when the new content says
+        self._refresher.reschedule(zone)
         return served
 
     async def roll_back(self, by: Principal, serial: int, reason: str) -> Served:

@@ -61,6 +61,7 @@ class Refresher:
         self._hooks = hooks
         self._locks: dict[str, asyncio.Lock] = {}
         self._notified: dict[str, asyncio.Event] = {}
+        self._rescheduled: set[str] = set()  # zones that were refreshed meanwhile: only the next look changes
         self._senders: dict[str, IPAddress] = {}  # of the last NOTIFY
         self._ended: dict[str, float] = {}  # zones that are too old: when to publish them again, if refused
         self._ahead: set[str] = set()  # zones of which changes are enforced before they are compiled
@@ -92,9 +93,18 @@ class Refresher:
         if sender is not None:
             self._senders[zone] = sender
         notified = self._notified.setdefault(zone, asyncio.Event())
-        is_new = not notified.is_set()
+        is_new = not notified.is_set() or zone in self._rescheduled
+        self._rescheduled.discard(zone)
         notified.set()
         return is_new
+
+    def reschedule(self, zone: str) -> None:
+        """After a refresh by an operator, the next look is due when the new SOA record says."""
+        notified = self._notified.setdefault(zone, asyncio.Event())
+        has_failed = zone in self.states and self.states[zone].error is not None  # meanwhile, on schedule
+        if not (notified.is_set() or has_failed):
+            self._rescheduled.add(zone)
+            notified.set()
 
     async def follow_notifies(self, engine: Engine) -> None:
         """Looks at a policy zone as soon as one of its primaries says that it has changed."""
@@ -147,9 +157,12 @@ class Refresher:
             # In the background, since a NOTIFY may come meanwhile.
             preparing = asyncio.create_task(self._hooks.prepare(zone))
             try:
-                await self._wait(zone, wait)
+                is_due = await self._wait(zone, wait)
             finally:
                 preparing.cancel()
+            if not is_due:
+                wait = schedule.after_success()
+                continue
             try:
                 wait = await self._refresh_on(schedule, zone, watch)
             except Exception:  # one list must not stop DNS and orders
@@ -181,18 +194,22 @@ class Refresher:
             return schedule.first()
         return max(0.0, (status.next_at - utc_now()).total_seconds())
 
-    async def _wait(self, zone: Zone, seconds: float) -> None:
+    async def _wait(self, zone: Zone, seconds: float) -> bool:
+        """Waits until a look is due; False if it was rescheduled meanwhile."""
         if zone.name in self.states:
             self._note(zone, next_at=utc_now() + timedelta(seconds=seconds))
         if not zone.is_transferred or seconds <= NOTIFY_PAUSE_SECONDS:
             await asyncio.sleep(seconds)
-            return
+            return True
         notified = self._notified.setdefault(zone.name, asyncio.Event())
         await asyncio.sleep(NOTIFY_PAUSE_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds - NOTIFY_PAUSE_SECONDS):
                 await notified.wait()
         notified.clear()
+        is_due = zone.name not in self._rescheduled
+        self._rescheduled.discard(zone.name)
+        return is_due
 
     async def refresh(self, zone: Zone, watch: Watch | None = None) -> None:
         """Fetches a list if it has a server; publishes new content. Raises `FetchFailed` and `Refused`."""

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from ports import free_port
 
 from .asking import is_forwarded
 from .harness import Subject
-from .lists import DAY, sources
-from .primaries import PRIMARIES, RealPrimary
+from .lists import DAY, source, sources
+from .primaries import PRIMARIES, USUAL, RealPrimary, Timers
 from .scripted_primary import Difference, ScriptedPrimary, axfr, ixfr, sends, soa
 from .tools import wait_for
 from .transfers import (
@@ -158,11 +159,30 @@ def test_nothing_is_transferred_if_the_serial_is_the_same(
 ):
     """The SOA query suffices, as a `304 Not Modified` of a feed."""
     start(subject, upstream, zone_from(scripted.address))
-    before = subject.status()
+    before, due = subject.status(), source(subject, ZONE)["next_at"]
     asked = len(scripted.queries)
     assert_refreshes(subject)
+    wait_for(lambda: source(subject, ZONE)["next_at"] != due, "the next refresh is scheduled")
     assert [one.qtype for one in scripted.queries[asked:]] == ["SOA"]
     assert subject.status()["serial"] == before["serial"]
+
+
+def test_a_refresh_by_the_operator_follows_the_new_times_of_the_zone(
+    subject: Subject, upstream: StubUpstream, scripted: ScriptedPrimary
+):
+    """The next query is due when the new SOA record says (RFC 1035 section 3.3.13), not one at once."""
+    start(subject, upstream, zone_from(scripted.address))
+    before = datetime.fromisoformat(source(subject, ZONE)["next_at"])
+    scripted.timers = Timers(refresh=2 * USUAL.refresh)
+    scripted.publish(BASE[1:])
+    assert_refreshes(subject)
+
+    def is_later() -> bool:
+        due = datetime.fromisoformat(source(subject, ZONE)["next_at"])
+        return due - before > timedelta(seconds=USUAL.refresh / 2)
+
+    wait_for(is_later, "the next query is due by the new REFRESH")
+    assert scripted.count("SOA") == 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
