@@ -360,12 +360,12 @@ class PolicyZone:
     def from_parts(name: str, rules: Sequence[Rule], parts: Sequence[tuple[str, int, str]]) -> PolicyZone:
         """The same from parts with one match and rule each: match, rule, and the names, one per line."""
 
-    def with_changes(self, rules: Sequence[Rule], data: bytes) -> PolicyZone | None:
+    def with_changes(self, rules: Sequence[Rule], parts: Sequence[tuple[str, int, str]]) -> PolicyZone | None:
         """This zone of entries, with changes, as if it were compiled again.
 
-        `MATCH RULE NAME` lines replace all entries of these names; `remove 0 NAME` leaves none. `rules` are
-        more rules; their indexes follow those of the rules given before. None: there are too many changes, so
-        compile it.
+        The parts, as of `from_parts`, replace all entries of their names; the match `remove` leaves none.
+        `rules` are more rules; their indexes follow those of the rules given before. None: there are too many
+        changes, so compile it.
         """
 
     def find_empty(self) -> None:

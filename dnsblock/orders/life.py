@@ -79,12 +79,18 @@ class Part:
         return every if self.indexes is None else (every[index] for index in self.indexes)
 
     @property
-    def names(self) -> str:
+    def text(self) -> str:
         """The names of the entries, one per line."""
         every = self.order.entries
         if self.indexes is None and isinstance(every, PlainEntries):
             return every.text
-        return "\n".join([entry.name for entry in self.entries])
+        return "\n".join(self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each entry."""
+        every = self.order.names
+        return every if self.indexes is None else [every[index] for index in self.indexes]
 
     @property
     def items(self) -> Iterator[InForce]:
@@ -97,15 +103,15 @@ class Part:
         """All that an item has besides its entry."""
         return self.kind, self.order.order_id, self.order.effective_at
 
-    def beside(self, other: "Part | None") -> Iterator[InForce]:
+    def beside(self, other: "Part | None") -> "Part":
         """The entries that another part of the same order does not have."""
         if other is None or self._effect != other._effect or self.order.entries != other.order.entries:
-            return self.items
+            return self
         if other.indexes is None:
-            return iter(())
+            return Part.of(self.order, ())
         had = set(other.indexes)
         among = range(len(self.order.entries)) if self.indexes is None else self.indexes
-        return Part.of(self.order, (index for index in among if index not in had)).items
+        return Part.of(self.order, (index for index in among if index not in had))
 
     def is_alike(self, other: "Part") -> bool:
         """Whether another part of the same order has the same items: nothing is `beside` either."""
@@ -124,7 +130,9 @@ class Part:
         own = self.order.names
         among = range(len(own)) if self.indexes is None else self.indexes
         found = [index for index in among if own[index] in names]
-        return Part.of(self.order, found) if found else None
+        if not found:
+            return None
+        return self if len(found) == len(among) else Part.of(self.order, found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dnsblock.orders.order import Order
 
 WORTH_IT = 20_000  # entries; fewer are faster to look through
 MANY = 1000  # names: more are found faster by looking through all entries
+MANY_SHARE = 4  # unless they are fewer than this fraction of the entries
 
 
 class NameIndex:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dnsblock.orders.copies import made
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.life import InForce, Life, Part, StateName
-from dnsblock.orders.name_index import MANY, Names
+from dnsblock.orders.name_index import MANY, MANY_SHARE, Names
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.schema import Action
 from dnsblock.orders.shared import Lineage, SharedDict
@@ -88,6 +88,10 @@ class Entries:
         lineage = counted.lineage.then(frozenset(changed))
         return Entries(parts, _Counted(lineage, entries, answers, names, frozenset(lacking)))
 
+    def without(self, sha256: str) -> "Entries":
+        """The entries of other orders."""
+        return self.with_parts({sha256: None}, self._counted.names)
+
     def only(self, names: Collection[str]) -> "Entries":
         """The entries with one of these names."""
         found = ((sha256, part.only(names)) for sha256, part in self._near(names))
@@ -105,8 +109,8 @@ class Entries:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def changed_since(self, former: "Entries") -> tuple[list[InForce], list[InForce]]:
-        """The entries that only `former` has, and those that only these have."""
+    def changed_since(self, former: "Entries") -> tuple[set[str], set[str]]:
+        """The names of the entries that only `former` has, and those of entries that only these have."""
         keys = self._counted.lineage.between(former._counted.lineage)
         if keys is None:
             keys = {*former.parts, *self.parts}
@@ -116,8 +120,9 @@ class Entries:
             for before, now in pairs
             if before is not now and (before is None or now is None or not now.is_alike(before))
         ]
-        gone = [item for before, now in differing if before is not None for item in before.beside(now)]
-        return gone, [item for before, now in differing if now is not None for item in now.beside(before)]
+        gone = [before.beside(now).names for before, now in differing if before is not None]
+        come = [now.beside(before).names for before, now in differing if now is not None]
+        return set().union(*gone), set().union(*come)
 
     def named(self, names: Collection[str]) -> list[InForce]:
         """The entries with one of these names."""
@@ -128,10 +133,14 @@ class Entries:
             for entry in part.entries
         ]
 
+    def having(self, names: set[str]) -> set[str]:
+        """Those of the names that have an entry."""
+        return set().union(*(names.intersection(part.names) for _, part in self._near(names)))
+
     def _near(self, names: Collection[str]) -> Iterable[tuple[str, Part]]:
         """The parts that may have entries with one of these names."""
         index = self._counted.names.index
-        if index is None or len(names) > MANY:
+        if index is None or len(names) > max(MANY, len(self) // MANY_SHARE):
             return self.parts.items()
         candidates = index.candidates(names) | self._counted.lacking
         return ((sha256, self.parts[sha256]) for sha256 in candidates if sha256 in self.parts)

@@ -1,6 +1,6 @@
 """The changes of a publish: names in zones, accepted orders, options. For `reload`, the API and the log."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,7 @@ from dnsblock.config import Config
 from dnsblock.config_zones import Zone
 from dnsblock.errors import counted
 from dnsblock.lists.lists import Lists
-from dnsblock.orders.life import InForce
 from dnsblock.orders.order import Order
-from dnsblock.orders.state import Entries
 from dnsblock.policy.referenced import Contents, files_between
 from dnsblock.policy.snapshot import Policy
 
@@ -152,7 +150,10 @@ def _names(name: str, before: Enforced, after: Enforced) -> tuple[int, int]:
             for state, issuer in zip((before, after), issuers, strict=True)
         )
         gone, come = in_force.changed_since(was_in_force)
-        return _names_of_orders(gone, come, was_in_force, in_force)
+        # Another order may have had, or may still have, the same name. A million others may be unchanged.
+        still = in_force.having(gone) if gone - come else gone
+        had = was_in_force.having(come) if come - gone else come
+        return len(come - had), len(gone - still)
     was, now = before.lists.listed.get(name), after.lists.listed.get(name)
     versions = (None if one is None else one.version for one in (was, now))
     if was is None or now is None or None in (pair := tuple(versions)):
@@ -162,17 +163,6 @@ def _names(name: str, before: Enforced, after: Enforced) -> tuple[int, int]:
     if pair[1].added is None or pair[1].removed is None:  # no difference: another list altogether
         return new_entries, old_entries
     return pair[1].added, pair[1].removed
-
-
-def _names_of_orders(
-    gone: Iterable[InForce], come: Iterable[InForce], before: Entries, after: Entries
-) -> tuple[int, int]:
-    """Counts the added and the removed names. A million others may be unchanged."""
-    old, new = {item.entry.name for item in gone}, {item.entry.name for item in come}
-    # Another order may have had, or may still have, the same name.
-    still = {item.entry.name for item in after.named(old)} if old - new else old
-    had = {item.entry.name for item in before.named(new)} if new - old else new
-    return len(new - had), len(old - still)
 
 
 # ------- Options -------

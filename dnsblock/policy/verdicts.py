@@ -237,7 +237,7 @@ def _already_blocked(order: Order, in_force: Entries) -> Iterator[str]:
     covering = {higher for entry in order.entries for higher in (entry.name, *above(entry.name))}
     others = {
         (item.entry.name, item.entry.match)
-        for item in in_force.named(covering)
+        for item in in_force.without(order.sha256).named(covering)
         if item.kind == "block" and item.order_id != order.order_id
     }
     found = [entry.name for entry in order.entries if others and is_covered(entry.name, entry.match, others)]

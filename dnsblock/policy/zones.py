@@ -14,7 +14,7 @@ from dnsblock.config_zones import Zone
 from dnsblock.lists.compile import Options
 from dnsblock.lists.guards import allows_changes
 from dnsblock.lists.lists import Lists
-from dnsblock.orders.life import InForce, Part
+from dnsblock.orders.life import Part
 from dnsblock.orders.state import Entries
 from dnsblock.policy.order_counters import ORDER_COUNTERS, OrderCounters
 from dnsblock.suffixes import public_suffixes
@@ -77,18 +77,19 @@ def _with_changes(former: OrderZone, in_force: Entries) -> tuple[PolicyZone, int
     if abs(len(in_force) - len(former.in_force)) > most:
         return None
     gone, come = in_force.changed_since(former.in_force)
-    changed = {item.entry.name for item in (*gone, *come)}
+    changed = gone | come
     if not changed:
         return former.compiled, former.given
     if len(changed) > most:
         return None
     if rules.count > max(LARGEST_CHANGE, 2 * in_force.answers):
         return None  # most rules are those of orders that have ended
-    now = sorted(in_force.named(changed), key=_precedence)
-    lines = [rules.line(item) for item in now]
-    lines += [f"remove 0 {name}\n" for name in changed.difference(item.entry.name for item in now)]
+    now = sorted(in_force.only(changed).parts.values(), key=_precedence_of)
+    parts = [one for part in now for one in rules.parts(part)]
+    if removed := changed.difference(*(part.names for part in now)):
+        parts.append(("remove", 0, "\n".join(removed)))
     new = rules.since(former.given)
-    compiled = former.compiled.with_changes(new, "".join(lines).encode())
+    compiled = former.compiled.with_changes(new, parts)
     return None if compiled is None else (compiled, former.given + len(new))
 
 
@@ -130,13 +131,8 @@ class _Rules:
         matches = part.matches
         if len(matches) == len(rules) == 1:  # the usual case, faster
             (match,), (rule,) = matches, rules.values()
-            return [(match, rule, part.names)]
+            return [(match, rule, part.text)]
         return [(entry.match, rules[entry.answer], entry.name) for entry in part.entries]
-
-    def line(self, item: InForce) -> str:
-        """An entry in the engine's format."""
-        rule = self.index(item.kind, item.entry.answer, item.order_id)
-        return f"{item.entry.match} {rule} {item.entry.name}\n"
 
     def index(self, kind: str, answer: str | None, order_id: str) -> int:
         """The index of the rule for an entry of an order."""
@@ -170,10 +166,6 @@ class _Rules:
 
 def _precedence_of(part: Part) -> tuple[datetime, str]:
     return (part.order.effective_at.astimezone(UTC), part.order.order_id)
-
-
-def _precedence(item: InForce) -> tuple[datetime, str]:
-    return (item.effective_at.astimezone(UTC), item.order_id)
 
 
 @dataclass(frozen=True, slots=True)

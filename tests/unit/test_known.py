@@ -100,6 +100,7 @@ def test_an_index_of_names_finds_the_same_orders(
 ):
     """It is made in the background. Later orders are not in it, nor those of a draft."""
     monkeypatch.setattr(name_index, "WORTH_IT", 0)
+    monkeypatch.setattr("dnsblock.orders.state.MANY", data.draw(st.sampled_from([0, name_index.MANY])))
     ends = [n for n in range(len(records) + 1) if n == 0 or not isinstance(records[n - 1].fact, Order)]
     middle = data.draw(st.sampled_from(ends))
     first = fold(records[:middle])
@@ -114,6 +115,24 @@ def test_an_index_of_names_finds_the_same_orders(
         every = state.entries_of(issuer)
         found = sorted(str(item) for item in every if item.entry.name in names)
         assert sorted(map(str, every.named(names))) == sorted(map(str, every.only(names))) == found
+        assert every.having(names) == names & {item.entry.name for item in every}
+
+
+@settings(deadline=None, max_examples=200)
+@given(ledgers(issuers=ISSUERS), HOURS, HOURS, st.data())
+def test_the_names_of_changed_entries_are_those_that_differ(
+    records: list[Record], at: datetime, later: datetime, data: st.DataObject
+):
+    """Only these are compiled again, and counted as added or removed."""
+    ends = [n for n in range(len(records) + 1) if n == 0 or not isinstance(records[n - 1].fact, Order)]
+    middle = data.draw(st.sampled_from(ends))
+    known = fold(records[:middle])
+    former = derive(known, at)
+    state = derive(fold(records[middle:], known), later, data.draw(st.sampled_from([None, former])))
+    for issuer in ISSUERS:
+        before, now = set(former.entries_of(issuer)), set(state.entries_of(issuer))
+        gone, come = ({item.entry.name for item in items} for items in (before - now, now - before))
+        assert state.entries_of(issuer).changed_since(former.entries_of(issuer)) == (gone, come)
 
 
 def test_a_question_about_one_name_combines_only_its_orders(monkeypatch: pytest.MonkeyPatch):

@@ -205,10 +205,10 @@ impl PolicyZone {
         &self,
         py: Python<'_>,
         rules: Vec<PyRef<'_, Rule>>,
-        data: &[u8],
+        parts: Vec<(String, u32, String)>,
     ) -> PyResult<Option<PolicyZone>> {
         let rules = rules.iter().map(|rule| rule.0.clone()).collect();
-        match py.detach(|| list::with_changes(&self.0, rules, data)) {
+        match py.detach(|| list::with_changes(&self.0, rules, &lines_of(parts))) {
             Ok(zone) => Ok(zone.map(|zone| PolicyZone(Arc::new(zone)))),
             Err(refused) => compiled(Err(refused)).map(Some),
         }
