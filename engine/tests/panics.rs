@@ -19,6 +19,9 @@ use _engine::transport::listeners::Inherited;
 use _engine::transport::tcp;
 use _engine::upstream::{self, Server};
 
+/// Only a fault lets a test wait so long: a busy machine may stop a thread for seconds.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Failpoints apply to the whole process, so these tests run one at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -37,7 +40,7 @@ fn start(upstream: SocketAddr) -> Engine {
         upstream: upstream::Settings {
             servers: vec![Server { address: upstream, weight: 1, order: 0, place: 0 }],
             tries: 1,
-            timeout: Duration::from_secs(5),
+            timeout: TIMEOUT,
             max_outstanding: 100,
             payload: 1232,
             ..upstream::Settings::default()
@@ -47,8 +50,8 @@ fn start(upstream: SocketAddr) -> Engine {
             per_client: 10,
             per_network: None,
             pipelined: 10,
-            idle: Duration::from_secs(10),
-            read: Duration::from_secs(5),
+            idle: TIMEOUT,
+            read: TIMEOUT,
         },
     };
     let rules = Rules {
@@ -82,7 +85,7 @@ fn panics(engine: &Engine) -> u64 {
 fn client(engine: &Engine) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(engine.listening()[0].address).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket
 }
 
@@ -94,7 +97,7 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
 
 fn upstream() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket
 }
 
@@ -143,7 +146,7 @@ fn a_connection_works_after_a_panic() {
     let upstream = upstream();
     let engine = start(upstream.local_addr().unwrap());
     let mut stream = TcpStream::connect(engine.listening()[0].address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut ask = |id, label: &[u8]| {
         let query = query(id, label);
         stream.write_all(&[&(query.len() as u16).to_be_bytes()[..], &query].concat()).unwrap();

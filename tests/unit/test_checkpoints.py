@@ -306,6 +306,7 @@ def test_a_folder_that_hangs_does_not_delay_the_others(
             assert (places["url"].size, places["witness"].size) == (size, size)
         await asyncio.to_thread(pipe.write_bytes, b"")
         await asyncio.to_thread(sent.distributor._writer.join)  # type: ignore[union-attr]
+        monkeypatch.setattr(distribution, "FOLDER_SECONDS", 60.0)
         await sent.distributor.send(note(instance, tree_of(7)), tree_of(7).consistency, options)
         assert sent.distributor.places["folder", str(tmp_path / "second")].error is None
 

@@ -95,8 +95,8 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert select.select([daemon.stdout], [], [], 120)[0], "not ready in 120 seconds"
             metrics = json.loads(daemon.stdout.readline())["metrics"]
             text, deadline = "", time.monotonic() + 120
-            while "dnsblock_export_serial{" not in text:  # it is written after ready
-                assert time.monotonic() < deadline, "the export is not written"
+            # After ready, it writes the export and connects to servers, and counts the results.
+            while metrics_in(text) != documented() and time.monotonic() < deadline:
                 with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as response:
                     text = response.read().decode()
             yield text

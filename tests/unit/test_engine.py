@@ -119,7 +119,7 @@ def engine():
 def ask(address: tuple[str, int], name: str) -> bytes:
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.connect(address)
         client.send(b"\x12\x34\x01\x00\x00\x01" + bytes(6) + labels + b"\x00\x00\x01\x00\x01")
         return client.recv(512)

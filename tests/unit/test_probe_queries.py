@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 from conformance import wire
+from conformance.tools import wait_for
 from conformance.upstreams import Asked, Script, StubUpstream, decent
 from ports import free_port
 
@@ -175,6 +176,7 @@ def test_a_server_that_never_responds_is_asked_no_more(make_server: MakeServer, 
     results = many(stub, transport, 200, Limits(outstanding=10, timeout_s=0.2, tries=3))
     assert {result.reply for result in results} == {None}
     assert {result.failure for result in results} == {"no response within 0.2 s, 3 tries"}
+    wait_for(lambda: len(stub.health_checks) >= 3, "the server has read the control query and its retries")
     assert len(stub.queries) <= 10 * 3
     assert len(stub.health_checks) == 3
 
@@ -191,6 +193,7 @@ def test_expected_silence_takes_one_try(make_server: MakeServer):
     stub = make_server(lambda _: None)
     result = ask(stub, limits=HASTY, expects_silence=True)
     assert (result.reply, result.failure) == (None, "no response")
+    stub.wait_until(bool)
     assert (len(stub.queries), len(stub.health_checks)) == (1, 0)
 
 

@@ -45,7 +45,7 @@ async def nothing(*_: str) -> None:
 
 
 async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not is_true():  # noqa: ASYNC110  # what is waited for are counters
             await asyncio.sleep(0.01)
 
