@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conformance.tools import wait_for
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -75,7 +76,7 @@ def test_walk_through_does_what_the_readme_says(running):
         if language == "sh":
             commands = text.replace("-p 5300", f"-p {port}")
             done = subprocess.run(
-                ["sh"], input=commands, cwd=ROOT, capture_output=True, text=True, timeout=60
+                ["sh"], input=commands, cwd=ROOT, capture_output=True, text=True, timeout=300
             )
             assert done.stderr == ""
             shown = squeezed(done.stdout)
@@ -110,13 +111,16 @@ def test_telegram_opens_with_the_answer_of_the_own_resolver(running):
     source = ROOT / "blocklists/orders/2017-08-10-telegram-unblock.yaml"
     (ROOT / ".run/orders" / source.name).write_bytes(source.read_bytes())
     os.kill(pid, signal.SIGHUP)
-    deadline = time.monotonic() + 45
-    while blocked(names[0]):
-        assert time.monotonic() < deadline, "SIGHUP did not lift the block"
-    for name in names:
+    wait_for(lambda: not blocked(names[0]), "SIGHUP lifts the block")
+
+    def is_same(name: str) -> bool:
         ours, theirs = (rcode(answer(*server, name)) for server in (("127.0.0.1", port), upstream.groups()))
+        return ours == theirs and ours is not None
+
+    for name in names:
         assert not blocked(name)
-        assert ours == theirs
+        # The resolver of this machine may need longer for one of the two queries than a client waits.
+        wait_for(lambda asked=name: is_same(asked), f"{name} has the response of the resolver")
 
 
 @pytest.mark.timeout(START_SECONDS + 60)
@@ -141,6 +145,10 @@ def test_make_run_takes_the_next_free_port(kind: socket.SocketKind):
     with socket.socket(socket.AF_INET, kind) as taken:
         # Where somebody else holds port 5300 it is taken, too.
         with contextlib.suppress(OSError):
+            if (
+                kind == socket.SOCK_STREAM
+            ):  # as servers do: closed connections of an earlier test do not count
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             taken.bind(("127.0.0.1", 5300))
             if kind == socket.SOCK_STREAM:
                 taken.listen(1)
@@ -154,8 +162,10 @@ def test_make_run_takes_the_next_free_port(kind: socket.SocketKind):
         stop(process)
 
 
-def rcode(shown: str) -> str:
-    return re.search(r"status: ([A-Z]+)", shown)[1]
+def rcode(shown: str) -> str | None:
+    """The response code that dig prints; None without a response."""
+    found = re.search(r"status: ([A-Z]+)", shown)
+    return found and found[1]
 
 
 def run(*command: str) -> str:

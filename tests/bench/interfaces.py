@@ -36,7 +36,7 @@ START_SECONDS = 120
 WORKER = "packets-"  # the names of the worker threads
 SIDES = ("without", "with")
 LATENCY = re.compile(r"^> \S+ \S+ \S+ ([\d.]+)$", re.MULTILINE)
-LOST = re.compile(r"Queries lost:\s+(\d+)")
+SENT, LOST = (re.compile(rf"Queries {what}:\s+(\d+)") for what in ("sent", "lost"))
 LEAD_SECONDS = 1.0  # of a flood, before the measurement
 # The floods of each listener. "random" sends valid requests for random names to the landing page.
 FLOODS = {
@@ -145,13 +145,19 @@ class Dns:
     processor: str
 
     def measure(self) -> dict[str, float]:
-        """Sends the queries: how many were answered and lost, and percentiles of the latency."""
+        """Sends the queries: how many were answered and lost, and percentiles of the latency.
+
+        On a busy machine, dnsperf may get no processor while it should send. Then it is run again.
+        """
         command = ["dnsperf", "-v", "-s", "127.0.0.1", "-p", str(self.running.port), "-d", str(self.queries)]
         command += ["-l", f"{self.seconds:g}", "-Q", str(self.rate), "-q", "10000"]
-        before = self._usage()
-        said = subprocess.run(
-            processes.pinned(self.processor, command), capture_output=True, text=True, check=True
-        ).stdout
+        sent = 0
+        while not sent:
+            before = self._usage()
+            said = subprocess.run(
+                processes.pinned(self.processor, command), capture_output=True, text=True, check=True
+            ).stdout
+            sent = int(SENT.search(said)[1])
         waited, busy, own = (now - then for now, then in zip(self._usage(), before, strict=True))
         latencies = sorted(float(text) * 1e6 for text in LATENCY.findall(said))
         return {

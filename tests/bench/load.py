@@ -91,7 +91,7 @@ class Loader:
             try:
                 running = Running(process)
                 yield running
-                out, err = process.communicate(timeout=self.warm_up + (seconds or self.seconds) + 30)
+                out, err = process.communicate(timeout=self.warm_up + (seconds or self.seconds) + 300)
             finally:
                 process.kill()
         if process.returncode != 0:

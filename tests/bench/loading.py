@@ -54,6 +54,6 @@ def reload_seconds(daemon: Daemon) -> float:
     began = monotonic()
     daemon.reload()
     seconds = monotonic() - began
-    if not processes.is_blocked(daemon.port, name, timeout=1):
+    if not processes.is_blocked(daemon.port, name, timeout=60):
         raise RuntimeError("dnsblock reload returned, but the new name is not blocked")
     return seconds

@@ -92,7 +92,7 @@ def test_a_server_that_does_not_come_up_ends_the_wait(tmp_path: Path):
     own = str(machine.processors()[0])
     process = processes.launch(own, ["false"], tmp_path)
     with pytest.raises(processes.DidNotStart, match="ended with code 1 before it blocks"):
-        processes.wait_until(lambda: False, process, "it blocks", within=10)
+        processes.wait_until(lambda: False, process, "it blocks", within=60)
     sleeper = processes.launch(own, ["sleep", "60"], tmp_path)
     with pytest.raises(processes.DidNotStart, match="not within 0 s: it blocks"):
         processes.wait_until(lambda: False, sleeper, "it blocks", within=0)

@@ -352,7 +352,7 @@ def one_version(daemon: YearDaemon, growing: Growing, orders: Orders, run: Run) 
             done.result()
         seconds = time.monotonic() - began
     cpu = cpu_seconds(daemon.pid) - cpu
-    if not processes.is_blocked(daemon.port, name, timeout=1):
+    if not processes.is_blocked(daemon.port, name, timeout=60):
         raise RuntimeError(f"{name} is not blocked")
     time.sleep(2.1)  # until the file is old enough to be trusted (SETTLED_NS); the next refresh records that
     daemon.request("POST", "/v1/sources/list/refresh")

@@ -179,7 +179,7 @@ def test_the_daemon_notifies_systemd_as_the_unit_expects(tmp_path: Path):
     config.write_text(MINIMAL)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(10)
+        systemd.settimeout(60)
         with running(config, NOTIFY_SOCKET=str(tmp_path / "notify")):
             # The sockets for the next process come first.
             assert "FDSTORE=1" in systemd.recv(4096).decode().splitlines()
