@@ -46,7 +46,7 @@ def make(folder: Path, *arguments: str, **variables: str) -> subprocess.Complete
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     command = ["make", *arguments]
     environment |= QUICK | variables
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=850)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3000)
 
 
 def copy_context(to: Path) -> None:

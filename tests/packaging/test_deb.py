@@ -12,7 +12,7 @@ import pytest
 from debian import make_deb, run, unpack
 from running import ROOT
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(3600)
 LIBRARY = "usr/lib/dnsblock"
 
 

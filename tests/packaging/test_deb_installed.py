@@ -19,7 +19,7 @@ from running import ROOT
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a machine with its own root takes root; CI runs as root"),
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
 ]
 CONFIGURATION = "etc/dnsblock/dnsblock.yaml"
 UNIT = "etc/systemd/system/dnsblock.service"  # of an administrator

@@ -16,6 +16,7 @@ import pytest
 from building import is_sent, make
 from running import MINIMAL, ROOT, running
 
+pytestmark = pytest.mark.timeout(3600)  # the build takes minutes, and longer beside other tests
 PREFIX = "/opt/dnsblock"  # in the image
 # Commands that prepare the base image: packages, the user and its folders.
 PREPARES = ("apt-get ", "rm -rf /var/lib/apt/lists/", "useradd ", "install -d ")
@@ -135,7 +136,6 @@ def test_the_build_context_holds_only_what_the_build_needs(path: str, sent: bool
     assert is_sent(path) is sent
 
 
-@pytest.mark.timeout(900)
 def test_the_steps_of_the_image_produce_a_portable_program(installed: Path, tmp_path: Path):
     """The image's steps run; the program finds everything it needs at its prefix."""
     result = run(installed, "--version", cwd=tmp_path)
@@ -152,7 +152,6 @@ def test_the_steps_of_the_image_produce_a_portable_program(installed: Path, tmp_
     assert list(installed.rglob("dnsblock/orders/data/popular.txt")), "the list of popular names is missing"
 
 
-@pytest.mark.timeout(900)
 def test_the_health_check_of_the_image_ignores_a_failed_reload(installed: Path, tmp_path: Path):
     """Docker runs the command with /bin/sh. After a failed reload, the daemon still enforces."""
     line = last("HEALTHCHECK").split(" CMD ")[1]
@@ -183,7 +182,6 @@ def test_the_health_check_of_the_image_ignores_a_failed_reload(installed: Path, 
 # ------- Without the image
 
 
-@pytest.mark.timeout(1800)
 def test_dnsblock_installs_from_wheels_without_internet_access(
     context: Path, installed: Path, tmp_path: Path
 ):
