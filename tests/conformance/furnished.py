@@ -6,10 +6,10 @@ from pathlib import Path
 
 from .guarding import BASE, STRICT
 from .issuing import COURT, ZONES, IssuersApi
-from .lists import list_zone
+from .lists import DAY, list_zone
 from .orders import block, unblock
 
-LISTED = list_zone(guards=STRICT)
+LISTED = list_zone(guards=STRICT, every_s=DAY)
 DESCRIPTION = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
 # Each role that a request needs, and the tokens of CLIENTS that have it.
 TOKENS_OF = {
@@ -29,6 +29,7 @@ def furnish(api: IssuersApi, clients: Iterable[dict] | None = None, **config: ob
     assert api.submit(block("B-1", ["one.example", "two.example"])).status_code == 201
     assert api.submit(block("C-1", ["three.example"], issuer=COURT), token="court").status_code == 201
     assert api.submit(unblock("U-1", "B-1", entries=["two.example"])).status_code == 201
+    api.subject.wait_recorded()
 
 
 def operations() -> list[tuple[str, str, str | None]]:

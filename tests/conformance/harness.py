@@ -11,6 +11,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -169,8 +170,11 @@ class Subject(Asking):
 
     def _states(self) -> set[str]:
         """One letter for each state that a thread of it is in (proc(5))."""
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return {(task / "stat").read_text().rpartition(") ")[2][0] for task in tasks}
+        found = set()
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with suppress(OSError):  # the thread has ended
+                found.add((task / "stat").read_text().rpartition(") ")[2][0])
+        return found
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -202,7 +206,7 @@ class Subject(Asking):
     def restart_in_place(self) -> None:
         """SIGUSR2: another program in the same process, which says when it is ready."""
         self.process.send_signal(signal.SIGUSR2)
-        self.ready = json.loads(self._first_line(60))
+        self.ready = json.loads(self._first_line(120))
         assert self.ready["pid"] == self.process.pid
 
     def begin_again(self) -> None:
@@ -274,6 +278,14 @@ class Subject(Asking):
     def metrics(self) -> Metrics:
         with urllib.request.urlopen(f"http://{self.ready['metrics']}/metrics", timeout=TIMEOUT) as response:
             return Metrics(response.read().decode())
+
+    def wait_recorded(self) -> None:
+        """Until the ledger has its daily checkpoint, a moment after the first startup.
+
+        From then on, only orders and decisions add records: tests can compare the whole ledger.
+        """
+        ledger = self.folder / "state" / "ledger.jsonl"
+        wait_for(lambda: b'"kind":"checkpoint"' in ledger.read_bytes(), "a checkpoint is recorded")
 
     def wait_for_metric(self, name: str, at_least: float = 1, **labels: str) -> None:
         wait_for(lambda: self.metrics().total(name, **labels) >= at_least, f"{name} {labels} >= {at_least}")

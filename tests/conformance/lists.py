@@ -20,6 +20,8 @@ from .tools import wait_for
 
 NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 DAY = 86_400  # as `every_s`: not within a test
+# As `source`: where a reload is to find the new file, the daemon must not have found it a moment before.
+UNWATCHED = {"every_s": DAY}
 # As `guards`: the list may be replaced by one of other names altogether.
 ANY_CHANGE = dict.fromkeys(("shrank_percent", "shrank_names", "grew_percent", "grew_names"), "off")
 
@@ -256,8 +258,17 @@ def break_list(subject: Subject, how: str) -> None:
 
 def stored_texts(subject: Subject) -> list[Path]:
     """The texts of versions in the state folder, by which a compiled list is made again."""
-    folder = subject.folder / "state" / "texts"
-    return [path for path in folder.rglob("*") if path.is_file() and not path.parent.name.endswith(".tmp")]
+    return texts_in(subject.folder / "state")
+
+
+def texts_in(state: Path) -> list[Path]:
+    """The stored texts of a state folder. The folder of a text is renamed to this form when it is whole."""
+    return [path for path in files_below(state / "texts") if "@" in path.parent.name]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, without those that the daemon removes or renames meanwhile."""
+    return [Path(at) / name for at, _, names in os.walk(folder) for name in names]
 
 
 def wait_stored(subject: Subject) -> None:

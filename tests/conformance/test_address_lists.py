@@ -13,6 +13,7 @@ from .lists import (
     ANY_CHANGE,
     DAY,
     NO_PROXY,
+    UNWATCHED,
     Feed,
     accept,
     events,
@@ -197,7 +198,7 @@ def test_a_rejected_list_is_accepted_by_its_digest(subject: Subject, upstream: S
 def test_a_list_that_is_new_and_broken_delays_no_order(subject: Subject, upstream: StubUpstream, kind: str):
     """The rest of the reload is published; the new zone enforces nothing until its list is there."""
     subject.start(orders=[block("B-1", ["ordered.example"])], upstreams=[upstream.address])
-    new = {"name": "new", kind: "missing.txt", "answer": "nodata"}
+    new = {"name": "new", kind: "missing.txt", "answer": "nodata", "source": UNWATCHED}
     subject.configure(zones=[ORDERS_ZONE, new], upstreams=[upstream.address])
     subject.put_order(block("B-1", ["ordered.example"]))
     subject.put_order(unblock("U-1", "B-1", ["ordered.example"]))
@@ -315,7 +316,7 @@ def test_versions_of_address_lists_are_recorded_and_can_be_rolled_back_to(
 
 def test_a_zone_may_become_one_of_addresses(subject: Subject, upstream: StubUpstream):
     """A zone that changes from names to addresses, or back, is not compared with its previous list."""
-    names = {"name": "listed", "list": "names.txt", "answer": "nodata"}
+    names = {"name": "listed", "list": "names.txt", "answer": "nodata", "source": UNWATCHED}
     lists = {"names.txt": [f"n{n}.example" for n in range(100)], "nets.txt": LISTED}
     subject.start(zones=[names], lists=lists, upstreams=[upstream.address], inbox=None)
     for kind, listed in ((zone(), True), (names, False), (zone(), True)):

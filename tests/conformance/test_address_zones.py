@@ -8,11 +8,12 @@ import pytest
 from . import wire
 from .asking import SINKHOLE4, SINKHOLE6, is_forwarded, is_sinkholed
 from .harness import ORDERS_ZONE, PROFILES, Subject
+from .lists import UNWATCHED
 from .orders import block
 from .upstreams import Asked, StubUpstream
 
 LISTED = ["198.51.100.0/24", "203.0.113.9", "2001:db8:bad::/48", "2001:db8:1::7"]
-ZONE = {"name": "badnets", "addresses": "badnets.txt", "answer": "nodata"}
+ZONE = {"name": "badnets", "addresses": "badnets.txt", "answer": "nodata", "source": UNWATCHED}
 NAME = "www.example"
 
 

@@ -8,12 +8,13 @@ import pytest
 from . import wire
 from .clocks import HOUR, FakeClock
 from .harness import ORDERS_ZONE, Said, Subject, is_forwarded, is_sinkholed
+from .lists import UNWATCHED
 from .orders import block, exempt, stamp
 from .policy_zones import chain, zone_text
 from .tools import wait_for
 from .upstreams import Asked, StubUpstream, decent
 
-LIST = {"name": "ads", "list": "ads.txt", "answer": "sinkhole"}
+LIST = {"name": "ads", "list": "ads.txt", "answer": "sinkhole", "source": UNWATCHED}
 ADDRESSES = {"name": "badnets", "addresses": "badnets.txt", "answer": "nodata"}
 RPZ = {"name": "rpz", "rpz": {"file": "rpz.zone"}, "answer": "given"}
 LISTED = ["listed.example", "bad.listed.example", "other.example"]

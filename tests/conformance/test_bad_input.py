@@ -8,11 +8,18 @@ import pytest
 
 from .bad_files import BAD_LISTS, BAD_ORDERS, UNCHANGED, Bad, order_text
 from .harness import ORDERS_ZONE, Subject, is_forwarded, is_sinkholed
+from .lists import UNWATCHED
 from .orders import block, unblock
 from .tools import wait_for
 from .upstreams import StubUpstream
 
-LIST_ZONE = {"name": "malware", "list": "malware.txt", "match": "subtree", "answer": "sinkhole"}
+LIST_ZONE = {
+    "name": "malware",
+    "list": "malware.txt",
+    "match": "subtree",
+    "answer": "sinkhole",
+    "source": UNWATCHED,
+}
 UNSIGNED_ZONE = {"name": "court", "issuer": "court.example", "answer": "sinkhole"}
 ZONES = [ORDERS_ZONE, UNSIGNED_ZONE, LIST_ZONE]
 BAD = BAD_ORDERS + BAD_LISTS

@@ -10,7 +10,7 @@ import pytest
 
 from . import wire
 from .harness import Subject, is_sinkholed
-from .lists import ANY_CHANGE
+from .lists import ANY_CHANGE, UNWATCHED
 from .upstreams import Unbound
 
 COUNT = 1_000_000
@@ -72,7 +72,7 @@ def blocked_of(subject: Subject, asked: list[str]) -> list[bool]:
     waiting: dict[int, float] = {}
     position = 0
     with subject.udp() as sock:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(verdicts) < len(asked):
             assert time.monotonic() < deadline, f"{len(asked) - len(verdicts)} of {len(asked)} not answered"
             for number in [number for number, sent in waiting.items() if time.monotonic() > sent + 1]:
@@ -101,7 +101,7 @@ def test_a_million_names_load_and_each_is_found_and_no_other(
     listed = names(COUNT)
     zone = {"name": "national", "list": "national.txt", "match": "exact", "answer": "sinkhole"}
     ready = subject.start(
-        zones=[zone], lists={"national.txt": listed}, upstreams=[unbound.address], within=60
+        zones=[zone], lists={"national.txt": listed}, upstreams=[unbound.address], within=300
     )
     assert ready["entries"] == COUNT
     rng = random.Random(1)
@@ -125,7 +125,7 @@ def test_a_big_list_is_swapped_in_without_losing_a_query(subject: Subject, unbou
     """A reload of a big list answers with the old one until the new one is there, and then with that."""
     first, second = names(100_000, seed=1), names(100_000, seed=2)
     zone = {"name": "national", "list": "national.txt", "match": "exact", "answer": "sinkhole"}
-    zone["source"] = {"guards": ANY_CHANGE}
+    zone["source"] = UNWATCHED | {"guards": ANY_CHANGE}
     subject.start(zones=[zone], lists={"national.txt": first}, upstreams=[unbound.address])
     subject.put_list("national.txt", second)
     assert subject.reload()["entries"] == len(second)

@@ -4,13 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 from .clocks import HOUR, FakeClock
 from .harness import ORDERS_ZONE, PROFILES, Subject, is_forwarded, is_sinkholed
+from .lists import UNWATCHED
 from .orders import block, exempt, stamp, unblock
 from .tools import wait_for
 from .upstreams import StubUpstream
 
 JAKARTA = timedelta(hours=7)  # ahead of UTC, all year
 COMPILED = "the next scheduled change is compiled ahead"
-LIST_ZONE = {"name": "list", "list": "list.txt", "answer": "sinkhole"}
+LIST_ZONE = {"name": "list", "list": "list.txt", "answer": "sinkhole", "source": UNWATCHED}
 
 
 def compiled(subject: Subject) -> int:
@@ -83,7 +84,7 @@ def test_orders_from_midnight_to_midnight_in_jakarta(
     subject: Subject, upstream: StubUpstream, clock: FakeClock
 ):
     """Midnight WIB is 17:00 UTC of the day before. An order for a day is in force on that day alone."""
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) + timedelta(hours=1)  # so that midnight does not come while the test begins
     midnight = (
         (now + JAKARTA).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1) - JAKARTA
     )

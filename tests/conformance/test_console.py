@@ -11,10 +11,11 @@ import pytest
 from .consoles import ROLES, browser, refused
 from .harness import ISSUER, is_sinkholed
 from .issuing import CLIENTS, COURT, TOKENS, ZONES, IssuersApi
+from .lists import UNWATCHED
 from .orders import block
 from .tools import run, tool
 
-LISTED = {"name": "listed", "list": "list.txt", "answer": "nodata"}
+LISTED = {"name": "listed", "list": "list.txt", "answer": "nodata", "source": UNWATCHED}
 OWN = {"console": {"listen": "127.0.0.1:0"}}
 CODES = {"reader": 403, "ministry": 403, "noc": 403, "nobody": 401}
 
@@ -25,6 +26,7 @@ def start(api: IssuersApi, **config: object) -> None:
     api.start(zones=[*ZONES, LISTED], lists=lists, **{**OWN, **config})
     api.submit(block("B-1/2026", ["one.example", "t.me"], deadline_at="2030-01-01T00:00:00Z"))
     api.submit(block("C-1", ["court.example.net"], issuer=COURT), token="court")
+    api.subject.wait_recorded()
 
 
 def address(path: str) -> str:

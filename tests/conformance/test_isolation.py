@@ -7,12 +7,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from .harness import ORDERS_ZONE, Subject, is_forwarded, is_sinkholed
+from .lists import UNWATCHED
 from .orders import as_yaml, block, unblock
 from .tools import wait_for
 from .upstreams import StubUpstream
 
 NAME = "blocked.example"
-LISTED = {"name": "national", "list": "national.txt", "answer": "sinkhole"}
+LISTED = {"name": "national", "list": "national.txt", "answer": "sinkhole", "source": UNWATCHED}
 NAMES = [f"listed{number:03}.example" for number in range(100)]
 
 

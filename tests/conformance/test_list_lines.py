@@ -4,6 +4,7 @@ import pytest
 
 from .asking import is_forwarded, is_sinkholed
 from .harness import Subject
+from .lists import DAY
 from .upstreams import StubUpstream
 
 ZONE = {
@@ -11,7 +12,7 @@ ZONE = {
     "list": "malware.txt",
     "match": "subtree",
     "answer": "sinkhole",
-    "source": {"format": "plain"},
+    "source": {"format": "plain", "every_s": DAY},
 }
 LABEL, LONG_LABEL = "x" * 63, "x" * 64
 

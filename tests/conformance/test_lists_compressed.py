@@ -14,6 +14,7 @@ from unit.https_server import Authority, Server
 from .asking import is_sinkholed
 from .harness import Subject
 from .lists import (
+    DAY,
     NO_PROXY,
     Feed,
     Unchanged,
@@ -110,7 +111,7 @@ BROKEN = {
 
 def test_a_truncated_or_corrupt_gzip_file_is_rejected(subject: Subject):
     """Half a list would unblock the other half; RFC 1952 section 2.3.1 has a checksum and a length."""
-    subject.start(zones=[list_zone()], lists={"list.txt": COMPRESSED}, inbox=None)
+    subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": COMPRESSED}, inbox=None)
     for content, words in BROKEN.values():
         with Unchanged(subject, BASE[0], BASE[-1]):
             subject.put_list("list.txt", content)
@@ -129,21 +130,21 @@ def test_max_mb_limits_the_decompressed_size(subject: Subject):
     """A few kilobytes of gzip can become gigabytes: `source.max_mb` is for the text."""
     bomb = gzip.compress(text_of(BASE) + b"#" * (2 << 20) + b"\n")
     assert len(bomb) < 1 << 15
-    subject.start(zones=[list_zone(max_mb=1)], lists={"list.txt": TEXT}, inbox=None)
+    subject.start(zones=[list_zone(max_mb=1, every_s=DAY)], lists={"list.txt": TEXT}, inbox=None)
     with Unchanged(subject, BASE[0]):
         subject.put_list("list.txt", bomb)
         said = subject.cli("reload")
         assert said.code == 4
         assert any("max_mb" in problem["reason"] for problem in said.problems)
         assert refused_by(subject) == ["UNREADABLE"]
-    subject.configure(zones=[list_zone(max_mb=3)], inbox=None)
+    subject.configure(zones=[list_zone(max_mb=3, every_s=DAY)], inbox=None)
     subject.reload()
     assert refused_by(subject) == []
 
 
 def test_a_compressed_web_page_is_rejected_as_a_web_page(subject: Subject):
     """An error page is compressed like everything else that a server sends."""
-    subject.start(zones=[list_zone()], lists={"list.txt": TEXT}, inbox=None)
+    subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": TEXT}, inbox=None)
     subject.put_list("list.txt", gzip.compress(b"<html><body>502</body></html>\n"))
     assert subject.cli("reload").code == 4
     assert "HTML" in refused_by(subject)
@@ -225,7 +226,7 @@ def test_a_binary_file_is_reported_with_its_kind(subject: Subject, tmp_path: Pat
 
 def test_a_binary_file_changes_nothing_that_is_enforced(subject: Subject, tmp_path: Path):
     """A wrong file in the list's place, by hand or by a script."""
-    subject.start(zones=[list_zone(format="plain")], lists={"list.txt": TEXT}, inbox=None)
+    subject.start(zones=[list_zone(format="plain", every_s=DAY)], lists={"list.txt": TEXT}, inbox=None)
     files = foreign(tmp_path)
     for kind in ("zip", "utf16", "cr"):
         content, what, _ = files[kind]
