@@ -35,6 +35,7 @@ class Listeners:
     def start(self, **config: object) -> "Listeners":
         self.api.start(console={"listen": "127.0.0.1:0"}, landing=LANDING, **config)
         assert self.api.submit(block("B-1", [BLOCKED])).status_code == 201
+        self.subject.wait_recorded()
         status = self.subject.status()
         self.places = {name: status[name] for name in ("metrics", "api", "console")}
         self.places["landing"] = status["landing"][0]

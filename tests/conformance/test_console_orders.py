@@ -72,10 +72,11 @@ def test_an_officer_writes_signs_and_submits_an_order(api: IssuersApi):
 def test_the_document_of_the_form_is_what_was_entered(api: IssuersApi):
     """Every field; times without an offset are in the time zone of the configuration."""
     api.start(console=OWN)
+    year = datetime.now(UTC).year + 1  # times in the past would be refused
     fields = {
         "urgency": "urgent",
-        "effective": "2026-12-24 11.30",
-        "expires": "2027-01-01 00:00 WIT",
+        "effective": f"{year}-12-24 11.30",
+        "expires": f"{year + 1}-01-01 00:00 WIT",
         "category": "gambling",
         "legal_basis": "UU 1/2024\nPermen 5/2020",
         "reason_id": "Perjudian <daring>",
@@ -87,8 +88,8 @@ def test_the_document_of_the_form_is_what_was_entered(api: IssuersApi):
         page = officer.post("/new-order", {**FORM, **fields, "do": "check"}).text
     assert document["order_id"] == document["end"] == "84/2026"
     assert document["entries"] == ["one.example", {"name": "slot.example", "match": "exact"}]
-    assert document["effective_at"] == datetime(2026, 12, 24, 4, 30, tzinfo=UTC)
-    assert document["expires_at"] == datetime(2026, 12, 31, 15, tzinfo=UTC)
+    assert document["effective_at"] == datetime(year, 12, 24, 4, 30, tzinfo=UTC)
+    assert document["expires_at"] == datetime(year, 12, 31, 15, tzinfo=UTC)
     assert document["legal_basis"] == ["UU 1/2024", "Permen 5/2020"]
     assert document["reason"] == {"id": "Perjudian <daring>"}
     assert document["acks"] == ["POPULAR"]
@@ -119,6 +120,7 @@ def test_the_check_says_what_would_happen_on_this_server(api: IssuersApi):
     api.start(console=OWN)
     api.submit(block("B-1", ["one.example"], seq="1"))
     api.submit(block("C-1", ["one.example"], issuer=COURT), token="court")
+    api.subject.wait_recorded()
     before = api.subject.status()["ledger"]["last_record"]
     with browser(api, "ministry") as officer:
         found = checked(officer, names="one.example\nt.me\nnew.example")

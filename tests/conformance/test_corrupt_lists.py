@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .harness import Subject, is_forwarded, is_sinkholed
+from .lists import wait_stored
 from .tools import wait_for
 from .upstreams import StubUpstream
 
@@ -20,7 +21,7 @@ def start(subject: Subject, upstream: StubUpstream) -> Path:
     subject.start(zones=[ZONE], lists={"national.txt": NAMES}, upstreams=[upstream.address], inbox=None)
     (compiled,) = (subject.folder / "state" / "lists").glob("*.names")
     # Kept for this case after the daemon is ready.
-    wait_for(lambda: any((subject.folder / "state" / "texts").iterdir()), "the text is kept")
+    wait_stored(subject)
     return compiled
 
 

@@ -72,6 +72,7 @@ def test_every_answer_is_sent_or_counted_as_dropped(subject: Subject, capture: C
     wait_for(lambda: sum(counted(subject)) == FULL + 100, "the rest of the queue")
     sent, dropped = counted(subject)
     ask(subject, 10)
+    wait_for(lambda: counted(subject) == (sent + 10, dropped), "10 events more")
     assert subject.stop() == 0
     capture.wait_closed()
     assert len(capture.end()) == sent + 10 == FULL + 110 - dropped

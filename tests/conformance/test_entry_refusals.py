@@ -79,6 +79,7 @@ def test_nothing_but_held_entries_can_be_refused(subject: Subject, upstream: Stu
     """An entry in force is ended by its issuer, or with the whole order by an annulment."""
     subject.start(upstreams=[upstream.address])
     submit(subject, block("84/2017", ["fraud.example", "t.me"]))
+    subject.wait_recorded()
     before = len(records(subject))
     for entries, why in (
         (["fraud.example"], "no held entry has this name"),

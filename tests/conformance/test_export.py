@@ -12,6 +12,7 @@ import pytest
 
 from . import policy, wire
 from .harness import ISSUER, ORDERS_ZONE, TIMEOUT, Subject, is_sinkholed
+from .lists import UNWATCHED
 from .orders import block, exempt, unblock
 from .peers import BindPeer, Peer, RecursorPeer, UnboundPeer
 from .tools import wait_for
@@ -19,7 +20,7 @@ from .upstreams import StubUpstream
 
 PEERS = {"bind": BindPeer, "unbound": UnboundPeer, "recursor": RecursorPeer}
 ORIGIN = policy.ZONE
-LIST = {"name": "ads", "list": "ads.txt", "answer": "nxdomain"}
+LIST = {"name": "ads", "list": "ads.txt", "answer": "nxdomain", "source": UNWATCHED}
 
 
 @pytest.fixture(params=PEERS)
@@ -305,6 +306,8 @@ def test_a_file_is_kept_current(subject: Subject):
     assert "ads.example" not in path.read_text()
     third, content = serial(path), path.read_text()
     assert third > second
+    # The metric follows the file by a moment.
+    subject.wait_for_metric("dnsblock_export_serial", at_least=third, file=str(path))
     assert subject.metrics().total("dnsblock_export_serial", file=str(path)) == third
     assert subject.metrics().total("dnsblock_export_entries", file=str(path)) == 1
     written = path.stat().st_mtime_ns

@@ -1,5 +1,6 @@
 """Hostile input to the landing page is refused with a clear answer and counted, and others are served."""
 
+import itertools
 import socket
 from contextlib import ExitStack, suppress
 
@@ -9,7 +10,8 @@ from .harness import TIMEOUT, Subject, is_sinkholed
 from .landing import BLOCKED, Landing, Response, parse, read_all
 from .tools import tool, wait_for
 
-DESCRIPTORS = 2048
+DESCRIPTORS = 640  # the process, which gives way to every other, must be able to fill them in seconds
+CROWD = 2500
 GET = f"GET / HTTP/1.1\r\nHost: {BLOCKED}\r\n\r\n".encode()
 
 
@@ -167,7 +169,7 @@ def test_thousands_of_idle_connections_keep_nobody_out(subject: Subject):
     subject.under = [tool("prlimit"), f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"]
     page = Landing(subject).start()
     with ExitStack() as stack:
-        for number in range(DESCRIPTORS + 500):
+        for number in range(CROWD):
             sock = stack.enter_context(page.connection(f"127.0.{1 + number // 200}.1"))
             if number % 2:
                 with suppress(ConnectionError):
@@ -186,13 +188,21 @@ def test_random_names_neither_lock_out_known_ones_nor_slow_the_daemon(subject: S
     assert page.get(BLOCKED).status == 451
     with ExitStack() as stack:
         crowd = [stack.enter_context(page.connection()) for _ in range(200)]
-        for turn in range(20):
+        turns = itertools.count()
+
+        def ask() -> int:
+            """One name for each connection; as many turns as a slow machine needs."""
+            turn = next(turns)
             for number, sock in enumerate(crowd):
                 with suppress(OSError):
                     sock.setblocking(False)
                     sock.send(f"GET / HTTP/1.1\r\nHost: r{turn}-{number}.example\r\n\r\n".encode())
             assert page.get(BLOCKED).status == 451
-        wait_for(lambda: page.metric("questions_total", result="refused") > 0, "some are refused")
+            return turn
+
+        wait_for(
+            lambda: ask() >= 19 and page.metric("questions_total", result="refused") > 0, "some are refused"
+        )
         assert is_sinkholed(subject.query(BLOCKED))
         assert subject.status()["landing"] == subject.ready["landing"]
     assert page.metric("requests_total", kind="busy", status="5xx") > 0
@@ -201,10 +211,13 @@ def test_random_names_neither_lock_out_known_ones_nor_slow_the_daemon(subject: S
 
 def test_garbage_is_not_logged(page: Landing):
     """A stranger must not fill the disk."""
-    before = page.subject.stderr()
+    before = len(page.subject.stderr())
     for _ in range(200):
         page.send(b"\x00GARBAGE " + b"x" * 100 + b"\r\n\r\n")
-    assert page.subject.stderr() == before
+    logged = page.subject.stderr()[before:]
+    # The daemon may log something else meanwhile, such as a look at a list.
+    assert "GARBAGE" not in logged
+    assert len(logged.splitlines()) < 20, logged
 
 
 def test_a_half_closed_connection_gets_its_response(page: Landing):

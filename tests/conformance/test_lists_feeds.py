@@ -20,7 +20,7 @@ from unit.https_server import (
     whole,
 )
 
-from .harness import ORDERS_ZONE, Subject
+from .harness import ORDERS_ZONE, TIMEOUT, Subject
 from .lists import (
     NO_PROXY,
     Feed,
@@ -40,6 +40,7 @@ from .lists import (
     text_of,
     versions,
     wait_enforced,
+    wait_version,
 )
 from .orders import block
 from .tools import wait_for
@@ -132,6 +133,7 @@ def test_a_new_feed_is_fetched_at_once_after_a_reload(
     assert enforced(subject, "ordered.example") == [True]
     wait_enforced(subject, BASE[0])
     assert versions(subject)[0]["how"] == "first"
+    wait_version(subject, 1)  # the state of the daemon follows the answers by a moment
     assert subject.reload()["notes"] == []
     assert log(subject, "error") == []
     assert events(subject) == []
@@ -183,7 +185,8 @@ def test_a_new_feed_that_cannot_be_fetched_is_reported_and_retried(
     )
     feed.put(TEXT)
     wait_enforced(subject, BASE[0])
-    assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 0
+    # The metric follows the answers by a moment.
+    wait_for(lambda: subject.metrics().total("dnsblock_source_rejected", zone="listed") == 0, "it is there")
 
 
 def test_a_start_fetches_each_feed_once(subject: Subject, feed: Feed, authority: Authority):
@@ -346,7 +349,7 @@ def test_a_failed_download_changes_nothing_and_is_reported(
     subject: Subject, feed: Feed, authority: Authority
 ):
     """A cut, endless or wrong answer is no list; each has its code, and the last good one stays."""
-    start(subject, feed, authority, timeout_s=1, max_mb=1)
+    start(subject, feed, authority, timeout_s=5, max_mb=1)
     found = {}
     with Unchanged(subject, BASE[0], BASE[-1], "new.example"):
         for code, behaviour in BROKEN.items():
@@ -455,7 +458,7 @@ def test_a_hanging_download_delays_nothing_else(subject: Subject, feed: Feed, au
     zones = [ORDERS_ZONE, feed.zone(authority.pem, every_s=1, guards=LAX), list_zone(name="local", every_s=1)]
     subject.start(zones=zones, lists={"list.txt": ["local.example"]})
     feed.behaviour = hanging = Hanging()
-    assert hanging.reached.wait(10)
+    assert hanging.reached.wait(TIMEOUT)
     subject.put_order(block("B-1", ["ordered.example"]))
     subject.reload()
     assert enforced(subject, "ordered.example", BASE[0]) == [True, True]

@@ -22,6 +22,7 @@ from .lists import (
     break_list,
     compiled,
     enforced,
+    files_below,
     is_logged,
     list_zone,
     names,
@@ -30,6 +31,7 @@ from .lists import (
     source,
     stored_texts,
     text_of,
+    texts_in,
     versions,
     wait_enforced,
     wait_refused,
@@ -67,7 +69,7 @@ def only_compiled(subject: Subject) -> Path:
 def files(subject: Subject) -> list[str]:
     """The files in the state folder, but not the signed checkpoints: one may be written at any time."""
     state = subject.folder / "state"
-    found = [path.relative_to(state) for path in state.rglob("*") if path.is_file()]
+    found = [path.relative_to(state) for path in files_below(state)]
     return sorted(str(path) for path in found if path.parts[0] != "checkpoints")
 
 
@@ -343,7 +345,7 @@ def test_a_list_delayed_by_a_full_disk_is_accepted_once_there_is_room(subject: S
     on_a_small_disk(subject, 4096)
     subject.start(zones=[list_zone(every_s=1, guards=ANY_CHANGE)], lists={"list.txt": BASE}, inbox=None)
     subject.under = []
-    wait_for(lambda: any((inside(subject) / "texts").iterdir()), "the text is kept")
+    wait_for(lambda: texts_in(inside(subject)), "the text is kept")
     filler = inside(subject) / "filler"
     fill(filler)
     subject.put_list("list.txt", [*names(20_000, first=1000), "new.example"])
@@ -352,7 +354,7 @@ def test_a_list_delayed_by_a_full_disk_is_accepted_once_there_is_room(subject: S
     assert "free space" in problem["reason"], "what to do"
     filler.unlink()
     wait_enforced(subject, "new.example")
-    assert source(subject)["rejected"] is None
+    wait_for(lambda: source(subject)["rejected"] is None, "nothing is refused any more")
 
 
 def test_a_file_that_may_not_grow_changes_nothing_that_is_enforced(subject: Subject):
