@@ -150,12 +150,12 @@ def assert_counted_down(original: int, ttl: int, first: Timed, later: Timed) -> 
 
 
 def again_and_again(ask: Callable[[], Timed], *, every: float = 0.01) -> Iterator[Timed]:
-    """Until the test has seen enough; it must have within half a minute."""
-    deadline = time.monotonic() + 30
+    """Until the test has seen enough; it must have within two minutes."""
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         yield ask()
         time.sleep(every)
-    raise AssertionError("nothing has changed within 30 seconds")
+    raise AssertionError("nothing has changed within two minutes")
 
 
 def assert_lives(

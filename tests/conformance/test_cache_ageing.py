@@ -92,7 +92,7 @@ def test_a_new_response_replaces_the_cached_one(running: Subject, seen: StubUpst
     wait_for(lambda: is_forwarded(running.query(name)), "a fresh answer")
     asked = seen.count(name)
     for later in again_and_again(lambda: timed(running, name)):
-        if later.reply.ttls == {298}:
+        if max(later.reply.ttls) <= 298:
             break
     assert seen.count(name) == asked
 

@@ -401,7 +401,8 @@ def test_the_rate_limit_applies_to_cached_responses(subject: Subject, upstream: 
         with subject.tcp() as stream:
             stream.send(wire.query(NAME))
             assert is_forwarded(stream.reply()), "a TCP client has a proven address"
-        sock.settimeout(0.5)
+        wait_for(lambda: subject.metrics().total("dnsblock_queries_total") == 401, "all are counted")
+        sock.settimeout(0.5)  # a response is sent at once after it is counted
         answered = 0
         with suppress(TimeoutError):
             while sock.recv(4096):
@@ -516,10 +517,12 @@ def test_an_unusable_response_is_remembered_for_one_second(
     """RFC 9520 section 3.2: a failure is cached for one second, not for the TTL of the response."""
     upstream.script = unusable(what)
     start(subject, upstream, workers=1, upstream={"tries": 1})
+    began = time.monotonic()
+    assert subject.query(NAME).rcode == "SERVFAIL"
     assert subject.query(NAME).rcode == "SERVFAIL"
     # BADVERS may be about our OPT, so the query is sent again without it (RFC 6891 section 7).
     times = 2 if what == "BADVERS" else 1
-    assert (subject.query(NAME).rcode, upstream.count(NAME)) == ("SERVFAIL", times)
+    assert upstream.count(NAME) <= times * (1 + int(time.monotonic() - began)), "once a second"
     upstream.script = numbered()
     wait_for(lambda: subject.query(NAME).rcode == "NOERROR", "the upstream is asked again")
 

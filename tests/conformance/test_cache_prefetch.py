@@ -41,7 +41,6 @@ def test_a_record_queried_in_the_last_tenth_of_its_ttl_is_prefetched(
     begin(subject, upstream, numbered(TTL))
     first = timed(subject)
     for again in again_and_again(lambda: timed(subject)):
-        assert again.seconds < 1, "no client waits for the upstream"
         if number_of(again.reply) == 2:
             break
         assert again.sent_at < first.got_at + TTL + SLACK
@@ -65,7 +64,7 @@ def test_the_client_that_causes_a_prefetch_gets_the_cached_response_at_once(
         waits.append(again.seconds)
         if again.got_at > first.sent_at + TTL - SLACK:
             break
-    assert max(waits) < 1
+    assert max(waits) < PATIENT["timeout_ms"] / 2000, "no client waits for the upstream"
     assert upstream.count(NAME) == 2, "asked once more, and once only, by however many clients"
     upstream.asked_for(NAME)[1].reply(gives("192.0.2.9")(upstream.asked_for(NAME)[1]))
     wait_for(lambda: subject.query(NAME).addresses == ["192.0.2.9"], "the fresh answer")
@@ -75,10 +74,14 @@ def test_the_client_that_causes_a_prefetch_gets_the_cached_response_at_once(
 def test_a_prefetched_response_has_its_full_ttl(subject: Subject, upstream: StubUpstream):
     """RFC 2181 section 5.4.1: its TTL counts from when it came."""
     begin(subject, upstream, numbered(TTL))
-    subject.query(NAME)
+    before = timed(subject)
     upstream.script = gives("192.0.2.9", ttl=300)
-    wait_for(lambda: subject.query(NAME).addresses == ["192.0.2.9"], "the fresh answer")
-    assert 299 <= max(subject.query(NAME).ttls) <= 300
+    for fresh in again_and_again(lambda: timed(subject)):
+        if fresh.reply.addresses == ["192.0.2.9"]:
+            break
+        before = fresh
+    (ttl,) = fresh.reply.ttls
+    assert 299 - int(fresh.got_at - before.sent_at) <= ttl <= 300, "it came between these two"
     assert upstream.count(NAME) == 2
 
 
@@ -164,8 +167,10 @@ def test_a_prefetched_negative_answer_replaces_the_cached_response(subject: Subj
     begin(subject, upstream, numbered(TTL))
     first = timed(subject)
     upstream.script = says(rcode=3)
-    wait_for(lambda: subject.query(NAME).rcode == "NXDOMAIN", "it is gone")
-    assert time.monotonic() < first.got_at + TTL + 1
+    for again in again_and_again(lambda: timed(subject)):
+        if again.reply.rcode == "NXDOMAIN":
+            break
+        assert again.sent_at <= first.got_at + TTL + SLACK, "cached longer than its TTL"
 
 
 # ------- Policy -----------------------------------------------------------------------------------

@@ -144,8 +144,8 @@ def test_a_clock_step_changes_no_timeout(
     start(
         subject,
         upstream,
-        upstream={"tries": 1, "timeout_ms": 4000},
-        tcp={"idle_timeout_ms": 5000, "read_timeout_ms": 5000},
+        upstream={"tries": 1, "timeout_ms": 12_000},
+        tcp={"idle_timeout_ms": 13_000, "read_timeout_ms": 13_000},
     )
     with (
         measured(subject, record_property) as figures,
@@ -172,7 +172,7 @@ def test_a_clock_step_changes_no_timeout(
         assert is_sinkholed(begun.reply()), "nor is that with what it sends"
         assert not idle.is_closed_within(0.2)
         assert wire.read(lost.recv(4096)).rcode == "SERVFAIL"
-        assert 3.9 < time.monotonic() - asked_at < TIMEOUT
+        assert 11.9 < time.monotonic() - asked_at < TIMEOUT
         assert idle.is_closed_within(TIMEOUT)
     tally = stream.tally()
     assert set(tally) == {"blocked", "right"}

@@ -192,9 +192,10 @@ def test_a_server_cookie_is_valid_for_an_hour_and_five_minutes_early(
 
 def test_a_cookie_older_than_half_an_hour_is_renewed(running: Subject):
     """RFC 9018 section 4.3: so that a client which goes on asking stays known."""
+    before = int(time.time())
     reply = running.query(BLOCKED, edns=cookie_opt(good(OLD, 1900)))
     assert is_whole(reply)
-    assert abs(int.from_bytes(cookie_in(reply)[12:16]) - time.time()) < 5
+    assert before - 1 <= int.from_bytes(cookie_in(reply)[12:16]) <= time.time() + 1
 
 
 def test_a_wrapped_timestamp_is_expired(running: Subject):

@@ -1,5 +1,7 @@
 """`/livez` and `/readyz`: the health of a real daemon, as Kubernetes and keepalived see it."""
 
+import time
+
 import httpx
 
 from .asking import TIMEOUT
@@ -51,7 +53,8 @@ def test_a_crowd_of_health_checks_is_no_flood_of_queries(subject: Subject):
     with httpx.Client(
         base_url=f"http://{subject.ready['metrics']}", timeout=TIMEOUT, trust_env=False
     ) as client:
-        before = subject.metrics().total("dnsblock_queries_total")
+        before, began = subject.metrics().total("dnsblock_queries_total"), time.monotonic()
         assert {client.get("/readyz").status_code for _ in range(200)} == {200}
         asked = subject.metrics().total("dnsblock_queries_total") - before
-    assert asked < 100
+    # Once a second, to each of two addresses, and each query may be tried twice.
+    assert asked <= 4 * (1 + time.monotonic() - began)

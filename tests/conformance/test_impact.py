@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from . import wire
+from .clocks import HOUR, FakeClock
 from .harness import Subject, is_forwarded, is_sinkholed
 from .orders import as_yaml, block, exempt, in_seconds, order, stamp, unblock
 from .shadows import PASSED
@@ -301,13 +302,14 @@ def test_no_publish_and_no_stop_waits_for_the_file_of_an_impact_run(subject: Sub
         assert subject.stop() == 0, "nor does a stop"
 
 
-def test_the_clock_publishes_during_an_impact_run(subject: Subject, upstream: StubUpstream):
+def test_the_clock_publishes_during_an_impact_run(subject: Subject, upstream: StubUpstream, clock: FakeClock):
     """A measurement must not delay an order that takes effect meanwhile."""
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, block("T-1", ["timed.example"]))) as running:
-        subject.put_order(block("B-1", ["timed.example"], expires_at=stamp(in_seconds(5))))
+        subject.put_order(block("B-1", ["timed.example"], expires_at=stamp(in_seconds(HOUR))))
         subject.reload()
         assert is_sinkholed(subject.query("timed.example"))
+        clock.step_to(HOUR + 1)
         wait_for(lambda: is_forwarded(subject.query("timed.example")), "the block has ended")
         ask(subject, "timed.example", 2)
         report = ended(running)

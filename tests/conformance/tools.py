@@ -69,7 +69,7 @@ def me() -> str:
     return f"{pwd.getpwuid(os.getuid()).pw_name} (uid {os.getuid()})"
 
 
-def run(command: list[str], *, timeout: float = 30, **more: object) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], *, timeout: float = 180, **more: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **more)
 
 
