@@ -211,7 +211,8 @@ def test_connections_are_counted_while_they_last(running: Subject):
         for stream in (one, two):
             stream.send(wire.query("blocked.example"))
             assert is_sinkholed(stream.reply())
-        assert running.metrics().total("dnsblock_tcp_connections") == 2
+        # A worker thread counts them at the end of the turn in which it answers.
+        wait_for(lambda: running.metrics().total("dnsblock_tcp_connections") == 2, "both are counted")
     wait_for(lambda: running.metrics().total("dnsblock_tcp_connections") == 0, "both are gone")
 
 

@@ -28,7 +28,8 @@ def wait_for_state(subject: Subject, order_id: str, state: str) -> None:
 def records(subject: Subject, kind: str) -> list[dict]:
     """The records of this kind in the ledger."""
     ledger = subject.folder / "state" / "ledger.jsonl"
-    found = [json.loads(line) for line in ledger.read_text().splitlines()]
+    whole = ledger.read_bytes().rpartition(b"\n")[0]  # the last record may be written just now
+    found = [json.loads(line) for line in whole.splitlines()]
     return [record for record in found if record["kind"] == kind]
 
 
@@ -105,9 +106,13 @@ def test_a_resolver_that_still_blocks_is_reported_until_it_does_not(
     assert "12 of 48 responses are not as expected" in subject.stderr()
     other.script = decent
     wait_for_state(subject, "95/2017", "verified")
-    assert subject.metrics().total("dnsblock_probe_misses") == 0
-    assert [record["misses"] for record in records(subject, "probed")] == [12, 0]
-    assert "every response is as expected again" in subject.stderr()
+    # The metric and the log follow a moment after the record.
+    wait_for(lambda: subject.metrics().total("dnsblock_probe_misses") == 0, "no miss is left")
+    wait_for(lambda: "every response is as expected again" in subject.stderr(), "it is logged")
+    misses = [record["misses"] for record in records(subject, "probed")]
+    # A probe that ran when the resolver changed may have found a part of them.
+    assert (misses[0], misses[-1]) == (12, 0)
+    assert len(set(misses)) == len(misses) <= 3, misses
 
 
 def test_names_that_must_be_open_are_probed_when_orders_change(subject: Subject, upstream: StubUpstream):

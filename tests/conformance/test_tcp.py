@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -139,11 +140,13 @@ def test_queries_before_a_half_close_are_answered(running: Subject, seen: StubUp
 def test_an_idle_connection_is_closed(subject: Subject, upstream: StubUpstream, answered: bool):
     """RFC 7766 section 6.2.3."""
     start(subject, upstream, idle_timeout_ms=600)
+    began = time.monotonic()
     with subject.tcp() as stream:
         if answered:
+            began = time.monotonic()
             assert is_sinkholed(answer_of(stream, BLOCKED))
-        assert not stream.is_closed_within(0.3)
         assert stream.is_closed_within(TIMEOUT)
+    assert time.monotonic() - began > 0.3, "not at once"
 
 
 def test_a_connection_with_an_outstanding_query_is_not_idle(subject: Subject, upstream: StubUpstream):
@@ -165,7 +168,7 @@ def test_a_trickling_message_is_disconnected(subject: Subject, upstream: StubUps
     start(subject, upstream, read_timeout_ms=600, idle_timeout_ms=30000)
     packet = framed(wire.query("a" * 60 + "." + BLOCKED))
     with subject.tcp() as stream:
-        sent = 0
+        began, sent = time.monotonic(), 0
         try:
             for sent in range(len(packet)):
                 stream.sock.sendall(packet[sent : sent + 1])
@@ -173,7 +176,8 @@ def test_a_trickling_message_is_disconnected(subject: Subject, upstream: StubUps
                     break
         except ConnectionError:
             pass
-        assert 3 <= sent < 40, "closed neither at once nor only after seconds"
+        assert time.monotonic() - began > 0.3, "not at once"
+        assert sent < 40, "nor only after seconds"
 
 
 def test_clients_that_reset_are_forgotten(running: Subject, seen: StubUpstream):
@@ -233,7 +237,7 @@ def test_no_more_than_max_connections_are_open(subject: Subject, upstream: StubU
         for number, stream in enumerate(streams):
             stream.send(wire.query(f"n{number}.example"))
             upstream.wait_for_query(f"n{number}.example")
-        assert subject.metrics().total("dnsblock_tcp_connections") == 8
+        wait_for(lambda: subject.metrics().total("dnsblock_tcp_connections") == 8, "all are counted")
         assert not is_served(subject)
         assert subject.metrics().total("dnsblock_tcp_connections") <= 8
         assert is_sinkholed(subject.query(BLOCKED)), "UDP is not concerned"

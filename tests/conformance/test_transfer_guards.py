@@ -97,7 +97,7 @@ def test_the_transfer_after_a_rejected_one_is_compared_with_the_copy_in_force(
     send_notify(subject, notify())
     wait_blocked(subject, "new.example")
     assert blocked(subject, "n0.example", "n199.example") == [False, True]
-    assert refused_by(subject, ZONE) == []
+    wait_for(lambda: refused_by(subject, ZONE) == [], "the zone is not rejected any more")
     assert [event["code"] for event in events(subject, ZONE) if event["kind"] == "rejected"] == ["SHRANK"]
 
 
