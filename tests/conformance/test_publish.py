@@ -3,10 +3,12 @@
 import contextlib
 import os
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from .clocks import begun_before
 from .harness import ORDERS_ZONE, PROFILES, Subject, is_forwarded, is_sinkholed
 from .orders import block, exempt, in_seconds, stamp, unblock
 from .tools import dnsblock, wait_for
@@ -17,12 +19,16 @@ NAME = "timed.example"
 
 def test_a_slow_reload_delays_the_end_of_no_block(subject: Subject, upstream: StubUpstream):
     """Reading has a lock of its own: the clock does not wait for a list that takes its time."""
-    moment = in_seconds(3)
-    orders = [block("B-1", [NAME], expires_at=stamp(moment))]
-    subject.start(orders=orders, upstreams=[upstream.address])
     slow = "näme.example\n".encode() * 8_000_000  # letters outside ASCII cost time
-    zones = [ORDERS_ZONE, {"name": "slow", "list": "slow.txt", "answer": "nodata"}]
-    subject.configure(zones=zones, lists={"slow.txt": slow}, upstreams=[upstream.address])
+    path = subject.put_list("slow.txt", slow)
+
+    def begin(moment: datetime) -> None:
+        orders = [block("B-1", [NAME], expires_at=stamp(moment))]
+        subject.start(orders=orders, upstreams=[upstream.address])
+
+    begun_before(subject, 3, begin)
+    zones = [ORDERS_ZONE, {"name": "slow", "list": str(path), "answer": "nodata"}]
+    subject.configure(zones=zones, upstreams=[upstream.address])
     reload = subprocess.Popen(
         [dnsblock(), "reload", "-c", subject.config_path],
         stdout=subprocess.DEVNULL,
@@ -90,10 +96,13 @@ def test_a_profile_that_a_scheduled_order_needs_cannot_be_removed(subject: Subje
 
 def test_a_scheduled_publish_does_not_hide_a_failed_reload(subject: Subject, upstream: StubUpstream):
     """The refused document may be an unblock, and is still not in force."""
-    moment = in_seconds(3)
-    subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
-    bad = subject.put_order("{", "bad.yaml")
-    assert subject.cli("reload").code == 4
+
+    def begin(moment: datetime) -> None:
+        subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
+        subject.put_order("{", "bad.yaml")
+        assert subject.cli("reload").code == 4
+
+    begun_before(subject, 3, begin)
     wait_for(lambda: is_forwarded(subject.query(NAME)), "the block has ended")
     said = subject.cli("status")
     assert (said.code, said.json["last_publish"]["ok"], said.json["last_publish"]["reason"]) == (
@@ -102,7 +111,7 @@ def test_a_scheduled_publish_does_not_hide_a_failed_reload(subject: Subject, ups
         "reload",
     )
     assert subject.metrics().total("dnsblock_orders_refused") == 1
-    bad.unlink()
+    (subject.orders_folder / "bad.yaml").unlink()
     subject.reload()
     assert subject.cli("status").code == 0
 

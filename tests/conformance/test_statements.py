@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from .clocks import begun_before
 from .harness import ISSUER, Subject, is_forwarded, is_sinkholed
 from .orders import as_yaml, block, in_seconds, stamp, unblock
 from .tools import wait_for
@@ -21,7 +22,7 @@ class Ministry:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.folder = subject.folder / "ministry"
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
 
     def make(self, document: dict) -> str:
         """An order of the issuer; not sent yet."""
@@ -111,13 +112,18 @@ def test_a_withheld_last_unblock_of_an_issuer_without_numbers_is_revealed(minist
     wait_for_metric(subject, "statement_differs", 0)
 
 
-def test_a_statement_past_its_date_is_revealed(ministry: Ministry):
+def test_a_statement_past_its_date_is_revealed(subject: Subject, upstream: StubUpstream):
     """The unblock and the next statement may be withheld together."""
-    subject = ministry.subject
-    ministry.send(ministry.make(block("B-1", ["one.example"])))
-    until = in_seconds(3)
+
+    def begin(until: datetime) -> None:
+        subject.start(upstreams=[upstream.address])
+        own = Ministry(subject)
+        own.send(own.make(block("B-1", ["one.example"])))
+        assert own.send(own.state("S-2", "--valid-until", stamp(until))) == []
+
+    until = begun_before(subject, 5, begin)
+    ministry = Ministry(subject)
     past = re.compile(r"STATEMENT_PAST: valid until 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d WIB: ")
-    assert ministry.send(ministry.state("S-2", "--valid-until", stamp(until))) == []
     wait_for_metric(subject, "statement_valid_until_seconds", until.timestamp())
     wait_for(
         lambda: any(past.match(note) for note in listed(subject, "S-2")["notes"]),
