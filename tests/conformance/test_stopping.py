@@ -4,6 +4,7 @@ import os
 import socket
 
 import pytest
+from ports import free_port
 
 from . import wire
 from .harness import Subject, is_sinkholed
@@ -80,14 +81,14 @@ def test_a_stop_during_a_reload_does_not_wait_for_more_reloads(
 
 def test_a_stopped_daemon_leaves_its_ports_and_its_socket(subject: Subject):
     """The next start finds them free."""
-    subject.start()
-    ports = dict(subject.ports)
+    port = free_port()  # not an ephemeral one: a client of another test must not take it
+    subject.start(listen=[f"127.0.0.1:{port}"])
     assert subject.stop() == 0
     assert not os.path.exists(subject.ready["control"])
     for family, kind in ((socket.AF_INET, socket.SOCK_DGRAM), (socket.AF_INET, socket.SOCK_STREAM)):
         with socket.socket(family, kind) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", ports[4]))
+            sock.bind(("127.0.0.1", port))
 
 
 def test_a_daemon_that_was_killed_starts_again(subject: Subject):

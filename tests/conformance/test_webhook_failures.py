@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from unit.https_server import Authority
 
 from .clocks import FakeClock
@@ -113,8 +114,9 @@ def test_a_server_with_another_certificate_gets_nothing(
 
 def test_a_server_that_is_down_gets_its_events_when_it_is_back(subject: Subject, authority: Authority):
     """In their sequence, each once."""
-    with Receiver(authority.certificate()) as receiver:
-        hook, port, secret = webhook(subject, receiver, authority), receiver.port, receiver.secret
+    port = free_port()  # not an ephemeral one: a client must not take it while the server is down
+    with Receiver(authority.certificate(), port=port) as receiver:
+        hook, secret = webhook(subject, receiver, authority), receiver.secret
     subject.start(webhooks=[hook])
     for number in range(3):
         submit(subject, f"block-{number}", f"n{number}.example")
