@@ -37,13 +37,16 @@ class Asked:
 
 
 class Load(threading.Thread):
-    """Asks these names in turn, at this rate while the `with` block runs; then waits for the rest."""
+    """Asks these names in turn, at this rate while the `with` block runs; then waits for the rest.
 
-    def __init__(self, subject: Subject, names: dict[str, GOOD], rate: int) -> None:
+    Sends nothing while more than `most` queries are outstanding: the daemon's sockets must hold them.
+    """
+
+    def __init__(self, subject: Subject, names: dict[str, GOOD], rate: int, most: int = OUTSTANDING) -> None:
         super().__init__(name="load")
         self.asked = [Asked(name, is_right) for name, is_right in names.items()]
         self.slowest = 0.0
-        self._subject, self._rate = subject, rate
+        self._subject, self._rate, self._most = subject, rate, most
         self._ended = threading.Event()
         self._open: dict[tuple[int, int], tuple[Asked, float]] = {}  # by socket and id
 
@@ -78,7 +81,7 @@ class Load(threading.Thread):
                 selector.register(sock, selectors.EVENT_READ)
             begun, number = time.monotonic(), 0
             while not self._ended.is_set():
-                while number < (time.monotonic() - begun) * self._rate:
+                while number < (time.monotonic() - begun) * self._rate and len(self._open) < self._most:
                     self._send(sockets[number % SOCKETS], number)
                     number += 1
                 self._receive(selector, 0.001)
