@@ -33,7 +33,7 @@ class Seen:
 
     def result(self) -> str:
         """Its standard output, when it has ended well."""
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=300)
         assert self.process.returncode == 0, bytes(self.content)
         return out
 
@@ -78,7 +78,7 @@ class Halting:
         half = len(self._body) // 2
         writer.write(head(**{"Content-Length": str(len(self._body))}) + self._body[:half])
         await writer.drain()
-        await asyncio.to_thread(self.goes_on.wait, 60)
+        await asyncio.to_thread(self.goes_on.wait, 300)
         writer.write(self._body[half:])
         await writer.drain()
 

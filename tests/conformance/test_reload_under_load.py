@@ -39,7 +39,7 @@ def constant_load(subject: Subject, names: Path) -> Iterator[list[str]]:
     rate = min(figure(measured.stdout, "Queries per second") / 2, 20000)
     report: list[str] = []
     with subprocess.Popen(
-        dnsperf(subject, names, "-l", "240", "-q", "1000", "-Q", str(int(rate))),
+        dnsperf(subject, names, "-l", "86400", "-q", "1000", "-Q", str(int(rate))),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

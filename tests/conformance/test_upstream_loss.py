@@ -33,8 +33,8 @@ def two_resolvers(tmp_path: Path) -> Iterator[tuple[Unbound, Unbound]]:
 
 
 @contextmanager
-def load(subject: Subject, seconds: int) -> Iterator[list[str]]:
-    """dnsperf at RATE; its report is there afterwards."""
+def load(subject: Subject) -> Iterator[list[str]]:
+    """dnsperf at RATE until the block ends; its report is there afterwards."""
     names = subject.folder / "queries.txt"
     names.write_text("".join(f"n{number}.load.example A\n{BLOCKED} A\n" for number in range(1000)))
     command = [tool("dnsperf"), "-s", "127.0.0.1", "-p", str(subject.ports[4]), "-d", str(names)]
@@ -50,7 +50,7 @@ def load(subject: Subject, seconds: int) -> Iterator[list[str]]:
         "-t",
         str(TIMEOUT_S),
         "-l",
-        str(seconds),
+        "86400",
         "-q",
         "5000",
         "-Q",
@@ -61,7 +61,8 @@ def load(subject: Subject, seconds: int) -> Iterator[list[str]]:
         try:
             yield report
         finally:
-            report.append(running.communicate(timeout=seconds + 60)[0])
+            running.send_signal(signal.SIGINT)
+            report.append(running.communicate(timeout=120)[0])
 
 
 def figure(output: str, pattern: str) -> float:
@@ -80,10 +81,13 @@ def test_losing_one_of_two_resolvers_under_load_costs_no_query(
         upstreams=[dying.address, staying.address],
         upstream={"selection": selection, "timeout_ms": TIMEOUT_S * 1000, "health_check": {}},
     )
-    with load(subject, 5) as report:
-        subject.wait_for_metric("dnsblock_queries_total", at_least=RATE, outcome="forwarded")
+    forwarded = "dnsblock_queries_total"
+    with load(subject) as report:
+        subject.wait_for_metric(forwarded, at_least=RATE, outcome="forwarded")
         dying.send_signal(how)
         subject.wait_for_metric("dnsblock_upstream_errors_total", upstream=dying.address)
+        before = subject.metrics().total(forwarded, outcome="forwarded")
+        subject.wait_for_metric(forwarded, at_least=before + RATE, outcome="forwarded")
     print(report[0])
     assert figure(report[0], r"Queries lost:\s+(\d+)") == 0
     assert re.search(r"Response codes:\s+NOERROR \d+ \(100.00%\)", report[0])
@@ -96,7 +100,7 @@ def test_losing_one_of_two_resolvers_under_load_costs_no_query(
     else:
         dying.close()
         assert dying.start_again()
-    wait_for(lambda: subject.status()["upstreams_down"] == [], "it is asked again", timeout=40)
+    wait_for(lambda: subject.status()["upstreams_down"] == [], "it is asked again")
 
 
 def test_blocked_names_are_answered_when_all_resolvers_are_lost_under_load(
@@ -108,7 +112,7 @@ def test_blocked_names_are_answered_when_all_resolvers_are_lost_under_load(
         upstreams=[one.address for one in two_resolvers],
         upstream={"timeout_ms": 1500, "health_check": {}},
     )
-    with load(subject, 5) as report:
+    with load(subject) as report:
         subject.wait_for_metric("dnsblock_queries_total", at_least=RATE, outcome="forwarded")
         for one in two_resolvers:
             one.send_signal(signal.SIGSTOP)
@@ -118,7 +122,7 @@ def test_blocked_names_are_answered_when_all_resolvers_are_lost_under_load(
     for one in two_resolvers:
         one.send_signal(signal.SIGCONT)
     assert is_sinkholed(subject.query(BLOCKED))
-    wait_for(lambda: is_forwarded_by_unbound(subject), "what is not blocked is answered", timeout=40)
+    wait_for(lambda: is_forwarded_by_unbound(subject), "what is not blocked is answered")
 
 
 def is_forwarded_by_unbound(subject: Subject) -> bool:
