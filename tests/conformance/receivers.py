@@ -235,8 +235,8 @@ def events_in_ledger(subject: Subject, issuer: str = ISSUER) -> list[tuple[int, 
     """Number and kind of each record of an issuer that is sent by default."""
     kinds = {"received", "accepted", "held", "approved", "refused", "annulled"}
     kinds |= {"activated", "verified", "lifted", "expired"}
-    lines = (Path(subject.folder) / "state" / "ledger.jsonl").read_bytes().splitlines()
-    records = [json.loads(line) for line in lines]
+    whole = (Path(subject.folder) / "state" / "ledger.jsonl").read_bytes().rpartition(b"\n")[0]
+    records = [json.loads(line) for line in whole.splitlines()]  # the last one may be written just now
     return [
         (one["n"], one["kind"]) for one in records if one.get("issuer") == issuer and one["kind"] in kinds
     ]

@@ -169,12 +169,13 @@ class Traffic(threading.Thread):
         name = f"n{number}.{BLOCKED}" if is_blocked else self._free.format(number)
         self.asked.append(Asked(number, name, is_blocked, time.monotonic()))
         self._unanswered += 1
-        sock.send(wire.query(name, qid=number, edns=number % 4 < 2))
+        sock.send(wire.query(name, qid=number & 0xFFFF, edns=number % 4 < 2))
 
     def _listen(self, selector: selectors.BaseSelector, timeout: float) -> None:
         for key, _ in selector.select(timeout):
             reply = wire.read(key.fileobj.recv(65535))
-            asked = self.asked[reply.qid]
+            last = len(self.asked) - 1
+            asked = self.asked[last - (last - reply.qid & 0xFFFF)]  # the latest with this id
             assert reply.question == wire.question(asked.name), (asked, reply)
             if not asked.replies:
                 asked.seconds = time.monotonic() - asked.sent_at

@@ -15,6 +15,7 @@ from .floods import USEFUL, flood, offer
 from .harness import Subject
 from .orders import block
 from .scheduling import RunDelays
+from .stalls import STALL
 from .storms import Record, measured
 from .tools import wait_for
 from .upstreams import StubUpstream, answering_after, silent
@@ -96,10 +97,11 @@ def test_a_query_younger_than_a_second_is_answered(subject: Subject, upstream: S
                 sock.send(wire.query(BLOCKED if number % 2 else NAME, qid=number))
             wait_since(began, seconds)
             subject.resume()
-            if time.monotonic() - began < 0.9:
+            # Only a stall of the daemon makes them late then, and after a stall a test is run again.
+            if time.monotonic() - began < 1 - STALL:
                 assert {int.from_bytes(sock.recv(4096)[:2]) for _ in range(OLD)} == set(range(OLD))
                 return
-    pytest.fail("the machine is too slow: the queries could not be sent in 0.9 s")
+    pytest.fail(f"the machine is too slow: the queries could not be sent in {1 - STALL} s")
 
 
 def test_a_late_query_over_tcp_is_answered(subject: Subject, upstream: StubUpstream):
@@ -246,7 +248,10 @@ def test_the_control_plane_has_a_lower_priority_than_worker_threads(subject: Sub
     subject.start()
     packets, control = set(), None
     for thread in Path(f"/proc/{subject.process.pid}/task").iterdir():
-        name, _, rest = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+        try:
+            name, _, rest = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+        except OSError:  # it has ended
+            continue
         niceness = int(rest.split()[16])
         if name.startswith("packets-"):
             packets.add(niceness)

@@ -302,15 +302,18 @@ def test_a_metrics_address_in_use_keeps_the_previous_one(subject: Subject):
     assert subject.metrics().total("dnsblock_snapshot_serial") >= 1
 
 
-def test_log_level_and_format_change_with_a_reload(subject: Subject):
+def test_log_level_and_format_change_with_a_reload(subject: Subject, upstream: StubUpstream):
     """From JSON to lines for people, and without what is less than an error."""
-    subject.start(log={"format": "json", "level": "info"})
+    upstreams = [upstream.address]  # without one, a warning may be the last line at any time
+    subject.start(log={"format": "json", "level": "info"}, upstreams=upstreams)
     assert json.loads(subject.stderr().splitlines()[-1])["level"] == "info"
-    change(subject, log={"format": "human", "level": "info"}, orders=[block("B-1", ["one.example"])])
+    human = {"format": "human", "level": "info"}
+    change(subject, log=human, upstreams=upstreams, orders=[block("B-1", ["one.example"])])
     wait_for(lambda: " info " in subject.stderr().splitlines()[-1], "a line for people")
-    change(subject, log={"format": "human", "level": "error"})
+    change(subject, log=human | {"level": "error"}, upstreams=upstreams)
     length = len(subject.stderr())
-    change(subject, log={"format": "human", "level": "error"}, orders=[block("B-2", ["two.example"])])
+    orders = [block("B-2", ["two.example"])]
+    change(subject, log=human | {"level": "error"}, upstreams=upstreams, orders=orders)
     assert len(subject.stderr()) == length
 
 

@@ -172,7 +172,8 @@ def test_one_good_health_check_does_not_bring_an_upstream_up(subject: Subject, m
     flapping.script = lambda asked: decent(asked) if next(turn) % 2 else None
     wait_for(lambda: health_checks(subject, flapping, "good") >= 4, "four good ones, none after another")
     assert not is_up(subject, flapping)
-    assert subject.stderr().count("answers again") == 0
+    # The other one has as little time, and may be late now and then.
+    assert f"upstream {flapping.address} answers again" not in subject.stderr()
 
 
 @pytest.mark.parametrize("script", [silent, lambda asked: asked.response(rcode=2)], ids=["silent", "bad"])
@@ -190,7 +191,10 @@ def test_health_checks_of_a_down_upstream_back_off(
     start(subject, dead, good, health_check={"interval_ms": 50, "timeout_ms": 10})
     wait_for(lambda: len(at) >= 9, "nine health checks", timeout=60)
     gaps = [later - earlier for earlier, later in pairwise(at)]
-    assert gaps[7] > 3 * gaps[4] > 3 * gaps[3], gaps
+    # After the third they are 0.1, 0.2, 0.4, 0.8 and 1.6 seconds. A moment is noted late if the tests have to
+    # wait for a processor, so only gaps that differ by far more than that are compared.
+    assert gaps[7] > 3 * gaps[4], gaps
+    assert sum(gaps[3:]) > 2, gaps
     at.clear()
     dead.script = decent
     wait_until_up(subject, dead)

@@ -58,7 +58,10 @@ def status_of(subject: Subject) -> list[dict[str, list[str]]]:
     """The status of each thread (proc(5))."""
     said = []
     for task in Path(f"/proc/{subject.process.pid}/task").iterdir():
-        lines = (line.split() for line in (task / "status").read_text().splitlines())
+        try:
+            lines = [line.split() for line in (task / "status").read_text().splitlines()]
+        except OSError:  # the thread has ended
+            continue
         said.append({key.rstrip(":"): values for key, *values in lines})
     return said
 
