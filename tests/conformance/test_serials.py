@@ -39,7 +39,7 @@ def served(subject: Subject) -> tuple[int, str]:
 
 
 def served_after(subject: Subject, serial: int) -> tuple[int, str]:
-    """What is served after this serial. `status` follows a moment after the first enforced response."""
+    """The next snapshot after this serial. `status` follows a moment after the first enforced response."""
     wait_for(lambda: served(subject)[0] > serial, f"a serial after {serial}")
     return served(subject)
 

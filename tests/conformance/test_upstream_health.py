@@ -191,8 +191,8 @@ def test_health_checks_of_a_down_upstream_back_off(
     start(subject, dead, good, health_check={"interval_ms": 50, "timeout_ms": 10})
     wait_for(lambda: len(at) >= 9, "nine health checks", timeout=60)
     gaps = [later - earlier for earlier, later in pairwise(at)]
-    # After the third they are 0.1, 0.2, 0.4, 0.8 and 1.6 seconds. A moment is noted late if the tests have to
-    # wait for a processor, so only gaps that differ by far more than that are compared.
+    # After the third they are 0.1, 0.2, 0.4, 0.8 and 1.6 seconds. The tests see a check late if they wait for
+    # a processor. So only gaps that differ by far more than that are compared.
     assert gaps[7] > 3 * gaps[4], gaps
     assert sum(gaps[3:]) > 2, gaps
     at.clear()
