@@ -2,7 +2,10 @@
 
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from .harness import Subject
@@ -13,6 +16,7 @@ VISITS = 100_000
 CONNECTIONS = 200  # each from an address of its own
 NAMES = 200  # below the blocked one
 ROUND = 20  # requests that are sent before their responses are read
+AGAIN = b"503"
 # Each visit has these words, with a number.
 HOST, PATH, AGENT, COOKIE, FORWARDED = (
     f"zz{word}" for word in ("host", "path", "agent", "cookie", "forwarded")
@@ -45,14 +49,27 @@ class Crowd:
         self._lock = threading.Lock()
 
     def visit(self, first: int, last: int, source: str) -> None:
-        """These visits on one connection, several at a time."""
-        with self.page.connection(source) as sock:
-            for start in range(first, last, ROUND):
-                numbers = range(start, min(start + ROUND, last))
-                sock.sendall(b"".join(map(request, numbers)))
-                for status in self._read(sock, len(numbers)):
+        """These visits from one address, several at a time.
+
+        After a minute, the page asks the daemon for the names again. Meanwhile it sends 503, or closes a
+        connection with many requests. Such visits come again.
+        """
+        left = deque(range(first, last))
+        wait_for(lambda: self._visit(left, source), "each visit has had its response")
+
+    def _visit(self, left: deque[int], source: str) -> bool:
+        """Visits over one connection. False: some are left, and must come again."""
+        with self.page.connection(source) as sock, suppress(ConnectionError):
+            while left:
+                sent = list(islice(left, ROUND))
+                sock.sendall(b"".join(map(request, sent)))
+                for status in self._read(sock, len(sent)):
                     with self._lock:
                         self.statuses[status] = self.statuses.get(status, 0) + 1
+                    if status == AGAIN:
+                        return False
+                    left.popleft()
+        return not left
 
     def _read(self, sock: socket.socket, count: int) -> Iterator[bytes]:
         data = b""
@@ -61,7 +78,8 @@ class Crowd:
             size = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0] or 0)
             if not separator or len(rest) < size:
                 chunk = sock.recv(1 << 18)
-                assert chunk, "the connection ended"
+                if not chunk:
+                    raise ConnectionResetError
                 data += chunk
                 continue
             yield head[9:12]
@@ -83,8 +101,8 @@ def test_nothing_about_100_000_visits_is_kept(subject: Subject, tmp_path: Path):
             thread.start()
         for thread in threads:
             thread.join()
-    assert sum(crowd.statuses.values()) == VISITS
-    assert crowd.statuses == {b"451": VISITS}
+    assert crowd.statuses.keys() <= {b"451", AGAIN}
+    assert crowd.statuses[b"451"] == VISITS
     for garbage in (f"GARBAGE {PATH}\r\n\r\n", f"GET / HTTP/1.1\r\nHost: {HOST} {HOST}\r\n\r\n"):
         page.send(garbage.encode())
     page.kill()
