@@ -87,13 +87,14 @@ def inside(root: Path, *command: str, **more: object) -> subprocess.CompletedPro
 
 
 def files(root: Path) -> set[str]:
-    """Every path of a root, but for logs, caches, and what a running system makes."""
+    """Every path of a root, but for logs, caches, and what a running system makes, such as daily backups."""
     skipped = {
         "dev",
         "proc",
         "run",
         "sys",
         "tmp",
+        "var/backups",
         "var/cache",
         "var/lib/apt",
         "var/lib/systemd/timers",

@@ -24,8 +24,8 @@ pytestmark = [
 CONFIGURATION = "etc/dnsblock/dnsblock.yaml"
 UNIT = "etc/systemd/system/dnsblock.service"  # of an administrator
 STATE = "var/lib/dnsblock"
-# The daemon is not root. With the default net.core.rmem_max, a queue holds 500 queries.
-RATE = 50
+# The daemon is not root. With the default net.core.rmem_max, a queue holds 500 queries: those of 25 seconds.
+RATE = 20
 NAMES = {"blocked.example": is_sinkholed, "forwarded.example": is_forwarded}
 ZONE = """
 # A change of the administrator.

@@ -163,7 +163,7 @@ class Provider:
     def is_answered_as_blocked(self, name: str) -> bool:
         """The same by a query to its socket, for a worker thread."""
         packet = query(name)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             assert time.monotonic() < deadline, f"no response for {name}"
             self._socket.send(packet)
