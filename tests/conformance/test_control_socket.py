@@ -150,7 +150,11 @@ def ask(
         return response.status, json.loads(response.read())
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=300,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(st.sampled_from(sorted(ENDPOINTS)), st.data())
 def test_no_endpoint_fails_whatever_its_parameters(running: Subject, endpoint: tuple[str, str], data):
     """A value out of range is refused with a reason: it is never a fault of the daemon. So is any body."""

@@ -169,7 +169,11 @@ QUERIES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=300,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(
     st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "x"]),
     st.lists(SEGMENTS, max_size=5),

@@ -72,7 +72,9 @@ CONFIG = Config.model_validate(
 )
 LISTS = CONFIG.zones[:3]
 ADDRESSES = CONFIG.zones[3]
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 def assert_presentable(refused: Refused) -> None:

@@ -70,7 +70,9 @@ DOCUMENTS = st.one_of(
         lambda pieces: "".join(pieces).encode("utf-8", "surrogatepass")
     ),
 )
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 def assert_presentable(refused: Refused) -> None:

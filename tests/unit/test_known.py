@@ -93,7 +93,11 @@ def test_scheduled_spans_are_the_entries_in_force_from_now_on(
         assert found == of_names(naive(records, "a", at), names)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(ledgers(issuers=ISSUERS), ASKED, st.data())
 def test_an_index_of_names_finds_the_same_orders(
     monkeypatch: pytest.MonkeyPatch, records: list[Record], names: set[str], data: st.DataObject

@@ -175,7 +175,11 @@ EDITS = st.one_of(
 )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=300,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    deadline=None,
+)
 @given(st.lists(EDITS, max_size=2), st.sampled_from([1, 100, 2000, 4 << 20]))
 def test_the_reader_finds_the_same_as_a_naive_one(
     written: tuple[bytes, bytes],
