@@ -56,6 +56,7 @@ class Orders:
         }
         (folder / "dnsblock.yaml").write_text(json.dumps(config))
         self._seq, self._prev = 0, ""
+        self._starts = 0
 
     def order(self, names: list[str], entries_file: bytes = b"") -> tuple[str, bytes]:
         """The next order of the issuer: its file name and its bytes."""
@@ -85,11 +86,18 @@ class Orders:
     def start(self, blocked: str) -> tuple[float, float]:
         """Starts the daemon. Returns the seconds until a name is blocked, and its processor time."""
         command = [str(Path(sys.executable).with_name("dnsblock")), "serve", "-c", "dnsblock.yaml"]
+        self._starts += 1
         began = time.monotonic()
         self._process = processes.launch(self._processors, command, self._folder)
         done = lambda: processes.is_blocked(self.port, blocked)  # noqa: E731
         processes.wait_until(done, self._process, "it blocks", START_SECONDS)
         return time.monotonic() - began, self.cpu()
+
+    def wait_ready(self) -> None:
+        """Waits for the records of the startup. An order that comes before waits for them, too."""
+        log = self._folder / "log"
+        done = lambda: log.read_bytes().count(b'"event": "ready"') >= self._starts  # noqa: E731
+        processes.wait_until(done, self._process, "it is ready", START_SECONDS)
 
     def cpu(self) -> float:
         """The processor time of the daemon in seconds."""
@@ -126,6 +134,7 @@ def figures(asked: argparse.Namespace) -> Iterator[str]:
         daemon.stop()
         seconds, cpu = daemon.start(first)
         yield f"startup: {seconds:.2f} s, processor {cpu:.2f} s"
+        daemon.wait_ready()
         before = daemon.cpu()
         times = [daemon.push([f"one{number}.more.example"]).in_force for number in range(asked.publishes)]
         cpu = (daemon.cpu() - before) / max(1, asked.publishes) * 1000
