@@ -150,11 +150,11 @@ def test_the_keyboard_reaches_everything(site: IssuersApi, browser: Browser):
     with window(browser) as page:
         page.goto(address(site, "/login"))
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.className") == "skip"
+        page.wait_for_function("document.activeElement.className === 'skip'")
         page.keyboard.press("Enter")
-        assert page.evaluate("document.activeElement.id") == "content"
+        page.wait_for_function("document.activeElement.id === 'content'")
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.id") == "token"
+        page.wait_for_function("document.activeElement.id === 'token'")
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid"
         page.keyboard.type(TOKENS["reader"])

@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -68,9 +69,9 @@ def test_without_descriptors_blocked_names_are_answered_and_tcp_comes_back(
     with measured(subject, record_property) as figures:
         with traffic(subject, rate=300) as stream:
             with no_descriptors_left(subject):
-                spent = processor_seconds(subject)
+                began, spent = time.monotonic(), processor_seconds(subject)
                 stream.wait_for_more(600)
-                spent = processor_seconds(subject) - spent
+                spent, elapsed = processor_seconds(subject) - spent, time.monotonic() - began
             wait_for(lambda: is_served_over_tcp(subject), "TCP works again", timeout=60)
             stream.wait_for_more(100)
         tally = stream.tally()
@@ -82,7 +83,7 @@ def test_without_descriptors_blocked_names_are_answered_and_tcp_comes_back(
         for outcome, kind in (("blocked", "blocked"), ("forwarded", "right"), ("failed", "SERVFAIL"))
         if tally[kind]
     }
-    assert spent < 1.0
+    assert spent < elapsed / 2
     assert all(is_forwarded(subject.query(f"n{number}.example")) for number in range(20))
     subject.put_order(block("B-2", ["more.example"]))
     assert subject.reload()["changed"] is True
@@ -150,14 +151,15 @@ def test_a_scrape_that_finds_no_descriptor_waits_quietly(
     with measured(subject, record_property), traffic(subject, rate=100) as stream:
         with no_descriptors_left(subject):
             before, logged = processor_seconds(subject), len(subject.stderr().splitlines())
+            began = time.monotonic()
             scrape = ask_for_metrics(subject)
             stream.wait_for_more(300)
-            spent = processor_seconds(subject) - before
+            spent, elapsed = processor_seconds(subject) - before, time.monotonic() - began
             lines = len(subject.stderr().splitlines()) - logged
         with scrape:
             assert scrape.recv(4096).startswith(b"HTTP/1.1 200"), "who waited for the metrics has them"
     print(f"in three seconds: {spent:.2f} s of the processor, {lines} lines in the log")
-    assert spent < 1.0
+    assert spent < elapsed / 3
     assert lines < 100
 
 
