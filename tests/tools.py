@@ -116,7 +116,9 @@ def install(packages: list[str], root: list[str]) -> None:
             stack.enter_context(NoServices(root))
         environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
         run([*root, *environment, "apt-get", "update", "-qq"])
-        run([*root, *environment, "apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages])
+        install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends"]
+        # A machine may install its own updates meanwhile.
+        run([*root, *environment, *install, "-o", "DPkg::Lock::Timeout=600", *packages])
 
 
 class NoServices(AbstractContextManager[None]):
