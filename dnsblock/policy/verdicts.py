@@ -235,6 +235,7 @@ def _already_blocked(order: Order, in_force: Entries) -> Iterator[str]:
     if order.action not in ("block", "supersede"):
         return
     covering = {higher for entry in order.entries for higher in (entry.name, *above(entry.name))}
+    # Its own entries are left out first: there may be a hundred thousand.
     others = {
         (item.entry.name, item.entry.match)
         for item in in_force.without(order.sha256).named(covering)
