@@ -62,6 +62,7 @@ def routes(control: Control, site: Site, streams: Streams) -> list[Route]:
     """All paths, which docs/openapi.json describes. The control socket and the HTTPS API serve the same."""
     identify = site.identify
     return [
+        *orders_routes(control, site),  # the first ones: an order does not wait for the others
         *_instance_routes(control, identify),
         *lists_routes(control, identify),
         *log_routes(control, identify),
@@ -72,7 +73,6 @@ def routes(control: Control, site: Site, streams: Streams) -> list[Route]:
         *webhook_routes(control, identify),
         *operator_routes(control, identify),
         *order_check_routes(control, site),
-        *orders_routes(control, site),
         *probe_routes(control, identify),
         *receipt_routes(control, identify),
         *events_routes(control, identify, streams),

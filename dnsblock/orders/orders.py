@@ -6,6 +6,7 @@ Immutable, as `IssuerOrders`: adding records costs what they change.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from operator import is_
 
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.allowances import NO_ALLOWANCES, Allowances, Recorded
@@ -42,6 +43,10 @@ class Orders:
     sequence: tuple[tuple[str, str], ...] = ()  # issuer and SHA-256
     last_annulment: datetime = _LONG_AGO  # the latest time of one
     allowances: Allowances = NO_ALLOWANCES
+    # The last result of `plus`, and for which orders: a publish needs it three times.
+    _plus: list[tuple[tuple[Order, ...], "Orders"]] = field(
+        init=False, default_factory=list, compare=False, repr=False
+    )
 
     def __iter__(self) -> Iterator[Order]:
         return (self.issuers[issuer].lives[sha256].order for issuer, sha256 in self.sequence)
@@ -60,11 +65,20 @@ class Orders:
 
     def plus(self, orders: Iterable[Order]) -> "Orders":
         """With new orders."""
+        wanted = tuple(orders)
+        if not wanted:
+            return self
+        for known, result in self._plus[-1:]:
+            if len(known) == len(wanted) and all(map(is_, known, wanted)):
+                return result
+        result = self._with_new(wanted)
+        self._plus[:] = [(wanted, result)]
+        return result
+
+    def _with_new(self, orders: Iterable[Order]) -> "Orders":
         new: list[Order] = []
         for order in orders:
             new.append(self._with_entries_of_notice(order, new))
-        if not new:
-            return self
         by_issuer: dict[str, list[Order]] = {}
         for order in new:
             by_issuer.setdefault(order.issuer, []).append(order)

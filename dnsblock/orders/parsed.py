@@ -90,7 +90,7 @@ class ParsedOrders:
     def __init__(self, path: Path, found: Mapping[str, tuple[Order, str]], *, is_usable: bool) -> None:
         """`found`: each order with the digest of all its fields. `is_usable`: the file can be extended."""
         self._path, self._found, self._is_usable = path, dict(found), is_usable
-        self._new: dict[str, bytes] = {}
+        self._new: dict[str, Order] = {}
         self.proven: set[str] = set()  # the SHA-256 of the orders that the ledger says the same about
 
     @classmethod
@@ -117,15 +117,15 @@ class ParsedOrders:
 
     def put(self, order: Order) -> None:
         """Adds an order that was parsed."""
-        self._new[order.sha256] = _line(order)
+        self._new[order.sha256] = order
 
     def keep(self) -> None:
         """Adds the new orders to the file. Raises `OSError`."""
         if not self._new:
             return
+        lines = ((sha256, _line(order)) for sha256, order in self._new.items())
         data = b"".join(
-            f"{sha256} {hashlib.sha256(line).hexdigest()} ".encode() + line + b"\n"
-            for sha256, line in self._new.items()
+            f"{sha256} {hashlib.sha256(line).hexdigest()} ".encode() + line + b"\n" for sha256, line in lines
         )
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if self._is_usable else os.O_TRUNC)
         descriptor = os.open(self._path, flags, 0o600)
