@@ -933,6 +933,13 @@ class Engine:
         settings or addresses, the previous ones stay.
         """
 
+    def make_way(self, milliseconds: int) -> None:
+        """For so long, busy worker threads let queries collect for 0.4 ms.
+
+        On processors that it shares with them, the control plane then gets longer turns. If there are more
+        processors than worker threads, nothing changes.
+        """
+
     def begin_impact_run(self, zone: PolicyZone) -> ImpactRun:
         """Starts counting what this zone would block after all others, across later publishes.
 

@@ -24,7 +24,7 @@ from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy.trial import Trial, try_documents
 from dnsblock.policy.verdicts import Verdict, verdicts
 from dnsblock.principal import Principal
-from dnsblock.publishing import Publisher
+from dnsblock.publishing import ORDER_MS, Publisher
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Actions:
         """
         publisher, recorder = self._publisher, self._publisher.recorder
         recorder.check()
+        self._engine.make_way(ORDER_MS)
         known = recorder.ledger.orders
         context = Context(publisher.config, publisher.inputs.references, known, recorder.now())
         examined = await asyncio.to_thread(examine_submitted, documents, context, issuers=issuers)

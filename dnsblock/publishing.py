@@ -63,6 +63,7 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 PROBLEMS_LOGGED = 3  # of a failed publish, in one line
+ORDER_MS = 50  # for so long, worker threads make way for an order
 PARTLY_REFUSED = "partly_refused"  # a document or a list; everything else was published
 
 
@@ -192,6 +193,7 @@ class Publisher:
                 case ListsChanged():
                     return await self._read_lists(change, started)
                 case RecordsChanged() | LedgerEntries() | ClockTick():
+                    self._engine.make_way(ORDER_MS)
                     return await self._serve(change, None, started)
         except Exception as err:
             refused = as_refused(err)
@@ -337,24 +339,23 @@ class Publisher:
     def _commit_bound(self, draft: Draft, bound: Bound) -> _Committed:
         if not draft.has_read_lists:
             # The current lists: others may have been published since the draft was read.
-            lists = self.lists.read(draft.config, utc_now(), only=NONE)
-            draft = replace(draft, lists=lists)
+            draft = replace(draft, lists=self.lists.read(draft.config, utc_now(), only=NONE))
         now = self.recorder.now()
         draft = draft.after(self.recorder.ledger.orders, now)
         zones, former = {**self.policy.lists, **draft.list_zones}, self.ahead.nearest(self.policy, now)
         policy = self.recorder.compile(draft, zones, keeps_list_zones=draft.keeps_list_zones, former=former)
         self._engine.check(policy.snapshot)
-        draft = self.recorder.append(draft)
-        failure: Exception | None = None
-        try:
-            records.accept(draft.lists)
-        except (HistoryUnwritable, OSError, Refused) as err:
-            failure = err
-            draft = replace(draft, lists=self.lists.instead_of(draft.config))
-            policy = self.recorder.compile(draft, self.policy.lists, keeps_list_zones=True, former=former)
-        policy, notes = self.recorder.record(draft, policy)
-        self._engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
-        return _Committed(bound, policy, draft.lists, notes, failure, draft.accepted)
+        failure, lists = None, draft.lists
+        with self.recorder.appended(draft) as done:
+            try:
+                records.accept(lists)
+            except (HistoryUnwritable, OSError, Refused) as err:
+                failure, lists = err, self.lists.instead_of(draft.config)
+                again = replace(done, lists=lists)
+                policy = self.recorder.compile(again, self.policy.lists, keeps_list_zones=True, former=former)
+            policy, notes = self.recorder.record(done, policy)
+            self._engine.publish(policy.snapshot, done.rules, engine_settings(done.config), bound.listening)
+        return _Committed(bound, policy, lists, notes, failure, done.accepted)
 
     async def _adopt(self, draft: Draft, done: _Committed) -> None:
         """Makes the committed state the state of this process."""

@@ -50,17 +50,17 @@ class Startup:
 
     def record(self) -> "Startup":
         """Records it. Lists that cannot be recorded stay at their previous versions."""
-        draft, policy = self.recorder.append(self.draft), self.policy
-        try:
-            records.accept(draft.lists)
-        except (HistoryUnwritable, OSError, Refused) as err:
-            event(
-                logging.ERROR,
-                f"new lists could not be recorded, and the previous versions stay in force: {err}",
-            )
-            draft = replace(draft, lists=draft.lists.last_enforced(draft.config, utc_now()))
-            policy = self.recorder.compile(draft, policy.lists)
-        policy, _ = self.recorder.record(draft, policy, is_start=True)
+        policy = self.policy
+        with self.recorder.appended(self.draft) as recorded:
+            draft = recorded
+            try:
+                records.accept(draft.lists)
+            except (HistoryUnwritable, OSError, Refused) as err:
+                text = f"new lists could not be recorded, and the previous versions stay in force: {err}"
+                event(logging.ERROR, text)
+                draft = replace(draft, lists=draft.lists.last_enforced(draft.config, utc_now()))
+                policy = self.recorder.compile(draft, policy.lists)
+            policy, _ = self.recorder.record(draft, policy, is_start=True)
         return replace(self, draft=draft, policy=policy)
 
 

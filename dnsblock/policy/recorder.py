@@ -217,24 +217,21 @@ class Recorder:
             keeps_list_zones=keeps_list_zones,
         )
 
-    def append(self, draft: Draft) -> Draft:
-        """Accepts new orders and decisions: writes them to the ledger. Raises `LedgerUnwritable`."""
+    @contextlib.contextmanager
+    def appended(self, draft: Draft) -> Iterator[Draft]:
+        """Accepts new orders and decisions: writes them to the ledger. Raises `LedgerUnwritable`.
+
+        They are logged at the end of the block: an order that is enforced in it does not wait for the log.
+        """
         orders = facts_of(draft.new, draft.signed, self.ledger.orders)
         facts: list[Fact] = [*draft.allowed, *draft.decisions, *orders]
         if facts:
             self._book.append(facts, draft.by)
-        _log_allowed(draft.allowed, self.now(), draft.by)
-        for one in draft.decisions:
-            refused_or_approved = "refused entries of" if isinstance(one, EntriesRefused) else "approved"
-            done = "annulled" if isinstance(one, Annulment) else refused_or_approved
-            text = f"{done} order {one.order_id} of {one.issuer}: {one.reason}"
-            event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer, by=draft.by)
-        for order in draft.new:
-            text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
-            names = {"order_id": order.order_id, "issuer": order.issuer, "sha256": order.sha256}
-            event(logging.INFO, text, **names, by=draft.by)
         rest = replace(draft, new=(), signed=(), decisions=(), allowed=())
-        return replace(rest, accepted=(*draft.new, *draft.signed))
+        try:
+            yield replace(rest, accepted=(*draft.new, *draft.signed))
+        finally:
+            _log_accepted(draft, self.now())
 
     def record(
         self, draft: Draft, policy: Policy, *, is_start: bool = False
@@ -349,6 +346,19 @@ class Recorder:
         except (HistoryUnwritable, Refused):
             if self._witness is not None:
                 raise
+
+
+def _log_accepted(draft: Draft, now: datetime) -> None:
+    _log_allowed(draft.allowed, now, draft.by)
+    for one in draft.decisions:
+        refused_or_approved = "refused entries of" if isinstance(one, EntriesRefused) else "approved"
+        done = "annulled" if isinstance(one, Annulment) else refused_or_approved
+        text = f"{done} order {one.order_id} of {one.issuer}: {one.reason}"
+        event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer, by=draft.by)
+    for order in draft.new:
+        text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
+        names = {"order_id": order.order_id, "issuer": order.issuer, "sha256": order.sha256}
+        event(logging.INFO, text, **names, by=draft.by)
 
 
 def _log_allowed(allowed: Iterable[Allowed], now: datetime, by: Principal) -> None:

@@ -16,7 +16,7 @@ use crate::policy::seed;
 
 mod response;
 mod table;
-pub use response::{Age, BUFFER, CachedResponse, Settings};
+pub use response::{Age, Allowed, BUFFER, CachedResponse, Settings};
 pub use table::Table;
 
 /// The identity of a question for an upstream: name, type, and the flags RD, CD, DO, CO and DE.

@@ -31,6 +31,7 @@ use crate::transport::listeners::{self, Bound, Inherited, Listening, NotBound, i
 use crate::transport::tcp;
 use crate::upstream::health::bit;
 use crate::upstream::{self, Claims, Health, MAX_UPSTREAMS, reload, sockets, watch};
+use crate::way::Way;
 use crate::worker::{self, Thread};
 
 /// TCP clients get one part in this many of the descriptors for clients and upstreams.
@@ -132,6 +133,7 @@ impl Engine {
                 dnstap: Arc::default(),
                 stop_at: OnceLock::new(),
                 running: AtomicUsize::new(0),
+                way: Way::new(workers),
             }),
             control: Mutex::new(Control { upstreams: vec![upstream], ..Control::default() }),
         })
@@ -236,6 +238,9 @@ impl Engine {
         self.shared.cache.resize(rules.cache.bytes);
         self.serve(control, |before| {
             let generation = before.generation + 1;
+            let is_same_for_addresses =
+                Arc::ptr_eq(&rules, &before.rules) && snapshot.differs_only_in_names(&before.snapshot);
+            let addresses_since = if is_same_for_addresses { before.addresses_since } else { generation };
             let (impact_run, query_counts) = (before.impact_run.clone(), before.query_counts.clone());
             Serving {
                 snapshot,
@@ -243,6 +248,7 @@ impl Engine {
                 slots,
                 shadow_slots,
                 generation,
+                addresses_since,
                 listening,
                 upstream,
                 tcp,
@@ -342,7 +348,8 @@ impl Engine {
         // A new generation, so that the targets in cached responses are judged and counted again.
         self.serve(&mut control, |before| {
             let generation = before.generation + 1;
-            Serving { impact_run: Some(Arc::clone(&run)), generation, ..before.clone() }
+            let addresses_since = generation;
+            Serving { impact_run: Some(Arc::clone(&run)), generation, addresses_since, ..before.clone() }
         });
         Ok(run)
     }
@@ -353,6 +360,12 @@ impl Engine {
         if self.shared.serving.load().impact_run.is_some() {
             self.serve(&mut control, |before| Serving { impact_run: None, ..before.clone() });
         }
+    }
+
+    /// For so long, worker threads let queries collect for 0.4 ms, unless there are few of
+    /// them. On processors that it shares with them, the control plane then gets longer turns.
+    pub fn make_way(&self, time: Duration) {
+        self.shared.way.make(time);
     }
 
     /// Counts queried names in so many bytes from now on, or not any more. Counts so far are dropped.

@@ -19,7 +19,7 @@
 //! * [`response`]: an upstream's response, parsed once. [`chain`] follows it to its targets,
 //!   [`targets`] judges them by policy, and [`relay`] rewrites it for the client.
 //! * [`dnstap`]: sends copies of messages to a reader outside of this process.
-//! * [`engine`]: the interface to the control plane. [`shared`], [`counters`] and [`events`] are
+//! * [`engine`]: the interface to the control plane. [`shared`], [`counters`], [`events`] and [`way`] are
 //!   shared with the worker threads.
 //! * [`sealed`], [`digests`]: hashes of the ledger's lines, and of files; the packet path does not use them.
 //! * [`sys`]: system calls; the only file with `unsafe`.
@@ -64,4 +64,5 @@ pub mod transfer;
 pub mod transport;
 pub mod tsig;
 pub mod upstream;
+pub mod way;
 pub mod worker;

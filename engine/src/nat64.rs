@@ -12,7 +12,7 @@ const WELL_KNOWN: Prefix =
     Prefix { address: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0)), length: 96 };
 
 /// The prefixes of the translators: the configured ones, then the well-known one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Nat64(Vec<Prefix>);
 
 impl Default for Nat64 {

@@ -352,6 +352,11 @@ impl<'a> Response<'a> {
         self.parsed.has_targets
     }
 
+    /// Whether this name, in lower case, is the only one: it owns all records, and none points elsewhere.
+    pub fn is_only_about(&self, name: &Name) -> bool {
+        !self.has_targets() && self.owned_by(name.suffix(0)).count() == self.entries().len()
+    }
+
     /// The seconds for which it may be cached: its shortest TTL. `None` for a denial without an
     /// SOA record.
     pub fn lifetime(&self) -> Option<u32> {

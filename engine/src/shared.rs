@@ -25,6 +25,7 @@ use crate::transport::listeners::Listening;
 use crate::transport::tcp;
 use crate::upstream;
 use crate::upstream::{Claims, Health};
+use crate::way::Way;
 
 /// The settings of upstreams and TCP. A reload can change all of them.
 #[derive(Clone)]
@@ -50,6 +51,7 @@ pub struct Shared {
     pub stop_at: OnceLock<Instant>,
     /// The number of running worker threads.
     pub running: AtomicUsize,
+    pub way: Way,
 }
 
 impl Shared {
@@ -88,6 +90,8 @@ pub struct Serving {
     pub shadow_slots: Vec<u16>,
     /// A number that each change increases.
     pub generation: u64,
+    /// The generation since which only names of zones have changed: decisions about addresses are the same.
+    pub addresses_since: u64,
     /// Worker threads apply changes of these four when they see them.
     pub listening: Arc<Listening>,
     pub upstream: Arc<upstream::Settings>,
@@ -108,6 +112,7 @@ impl Serving {
             slots: Vec::new(),
             shadow_slots: Vec::new(),
             generation: 0,
+            addresses_since: 0,
             listening: Arc::new(listening),
             upstream: Arc::new(settings.upstream),
             tcp: settings.tcp,

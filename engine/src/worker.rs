@@ -35,6 +35,7 @@ mod clients;
 mod deliver;
 mod forward;
 mod listening;
+mod pace;
 mod respond;
 mod serve;
 mod source;
@@ -42,6 +43,7 @@ mod tap;
 
 use arrivals::Pending;
 use listening::Accepting;
+use pace::Pace;
 use serve::{Message, Messages, Queries};
 
 /// Longest wait for events when no deadline is near.
@@ -153,6 +155,7 @@ struct Worker {
     limited: u32,
     /// Responses of this turn to queries that were read in the same turn.
     immediate: u64,
+    pace: Pace,
     now: Instant,
     /// The same by the clock, and in seconds of Unix time.
     clock: SystemTime,
@@ -174,6 +177,7 @@ impl Worker {
         let serving = shared.serving.load_full();
         let health = Arc::clone(&shared.health);
         let now = Instant::now();
+        let pace = Pace::new(now, &shared.way);
         let mut worker = Worker {
             clients: tcp::Service::new(serving.tcp, Arc::clone(&shared.crowd)),
             upstreams: Upstreams::new(
@@ -201,6 +205,7 @@ impl Worker {
             returns: 0,
             limited: 0,
             immediate: 0,
+            pace,
             now,
             clock: UNIX_EPOCH,
             unix: 0,
@@ -218,8 +223,10 @@ impl Worker {
 
     /// Waits for events and handles them. Returns false once the worker has stopped.
     fn turn(&mut self, buffers: &mut Buffers) -> io::Result<bool> {
+        self.pace.rest(&self.shared.way);
         let events = self.poll.wait(self.poll_timeout())?;
         (self.now, self.clock) = (Instant::now(), SystemTime::now());
+        self.pace.begin(self.now);
         self.unix = self.clock.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.apply_reload(buffers);
         for event in events {
@@ -297,6 +304,7 @@ impl Worker {
             // The socket is empty after all, or reports an ICMP error about some client.
             return false;
         };
+        self.pace.read(received);
         (0..late).for_each(|_| self.counters.count(Transport::Udp, Outcome::Late, &[]));
         // Loaded after the batch was received: a query that was sent after `publish` returned is
         // never judged by the previous snapshot.

@@ -25,7 +25,7 @@ LAYERS = [
     {"list", "transfer", "transport"},
     {"query_counts"},
     {"policy", "limits", "nat64", "message"},
-    {"name", "prefix", "cookie", "digests", "events", "sealed", "sys", "tsig"},
+    {"name", "prefix", "cookie", "digests", "events", "sealed", "sys", "tsig", "way"},
 ]
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60

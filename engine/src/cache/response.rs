@@ -56,9 +56,19 @@ pub enum Age {
 #[derive(Clone)]
 pub struct CachedResponse(ThinArc<Metadata, u8>);
 
+/// The policy that allows all of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// The generation of rules and snapshot.
+    pub generation: u64,
+    /// Whether all zones allow it, and it contains no name but the queried one: names of zones that change
+    /// afterwards do not concern it.
+    pub is_of_addresses: bool,
+}
+
 struct Metadata {
     received_at: Instant,
-    /// The last generation of rules and snapshot that allows all targets of the response.
+    /// See `Allowed`: the generation times two, plus one for `is_of_addresses`.
     allowed_by: AtomicU64,
     /// Seconds.
     lifetime: u32,
@@ -183,14 +193,15 @@ impl CachedResponse {
             && !self.metadata().is_prefetched.swap(true, Relaxed)
     }
 
-    /// Whether this generation of rules and snapshot allows all targets.
-    pub fn is_allowed_by(&self, generation: u64) -> bool {
-        self.metadata().allowed_by.load(Relaxed) == generation
+    /// The last policy that allows all of the response.
+    pub fn allowed(&self) -> Allowed {
+        let allowed_by = self.metadata().allowed_by.load(Relaxed);
+        Allowed { generation: allowed_by >> 1, is_of_addresses: allowed_by & 1 == 1 }
     }
 
-    pub fn mark_allowed_by(&self, generation: u64) {
-        if !self.is_allowed_by(generation) {
-            self.metadata().allowed_by.store(generation, Relaxed);
+    pub fn mark_allowed(&self, by: Allowed) {
+        if self.allowed() != by {
+            self.metadata().allowed_by.store(by.generation << 1 | u64::from(by.is_of_addresses), Relaxed);
         }
     }
 

@@ -16,6 +16,8 @@ use crate::name::{Name, Walk};
 use crate::nat64::Nat64;
 use crate::prefix::{Prefix, Prefixes};
 
+mod alike;
+
 /// The policy zones in configured order. Shadow zones are stored apart from the enforced ones, so
 /// that no lookup can enforce them.
 pub struct Snapshot {

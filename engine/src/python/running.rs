@@ -94,6 +94,10 @@ impl Engine {
         py.detach(|| self.0.count_queries(max_bytes));
     }
 
+    fn make_way(&self, milliseconds: u64) {
+        self.0.make_way(Duration::from_millis(milliseconds));
+    }
+
     #[pyo3(signature = (*, hours, max_bytes, clears))]
     fn query_counts(&self, py: Python<'_>, hours: u32, max_bytes: usize, clears: bool) -> Option<DayCounts> {
         let table = self.0.query_counts()?;

@@ -4,7 +4,7 @@ use super::Worker;
 use super::source::Source;
 use super::tap::Basis;
 use crate::answer::respond_with_error;
-use crate::cache::{Age, Key};
+use crate::cache::{Age, Allowed, Key};
 use crate::counters::{Refused, ResponseFrom};
 use crate::message::{ExtendedError, Query, ede, is_truncated, rcode};
 use crate::name::Name;
@@ -19,13 +19,13 @@ use crate::upstream::Origin;
 
 impl Worker {
     /// Writes an upstream's response. `judged`: the response if its targets were judged, with marks on
-    /// the records to drop. `passed_by`: the generation of the snapshot that lets all records pass.
+    /// the records to drop. `passed_by`: the policy that lets all records pass.
     pub(super) fn write_response(
         &mut self,
         query: &Query,
         source: Source<'_>,
         judged: Option<Response<'_>>,
-        passed_by: Option<u64>,
+        passed_by: Option<Allowed>,
         rules: &Rules,
     ) -> Option<(usize, Outcome)> {
         let (payload, out) = (rules.max_payload, &mut self.scratch[..]);
@@ -41,8 +41,8 @@ impl Worker {
                 Some((relay::respond_truncated(query, payload, out), Outcome::Forwarded))
             }
             Source::Cached(cached, age) => {
-                if let Some(generation) = passed_by {
-                    cached.mark_allowed_by(generation);
+                if let Some(by) = passed_by {
+                    cached.mark_allowed(by);
                 }
                 let outcome = if age == Age::Stale { Outcome::Stale } else { Outcome::Cached };
                 let length = match judged.filter(|response| response.dropped() > 0) {

@@ -4,7 +4,7 @@ use super::Worker;
 use super::source::Source;
 use super::tap::Basis;
 use crate::answer::{Judgement, Member, judge, judge_targets, respond_by_following};
-use crate::cache::Age;
+use crate::cache::{Age, Allowed};
 use crate::message::Query;
 use crate::name::{BoxedName, Name, Walk};
 use crate::outcome::Outcome;
@@ -152,9 +152,10 @@ impl Worker {
         // Set if the targets were judged; some records may be marked to be dropped.
         let mut judged = None;
         let is_judged_by = |judges: &Judges| judges.first > 0 || serving.has_shadows();
-        let judges = judgement.judges().filter(is_judged_by).filter(|_| {
-            follow.is_none() && source.is_response() && !source.is_allowed_by(serving.generation)
-        });
+        let judges = judgement.judges().filter(is_judged_by);
+        let judges = judges.filter(|_| follow.is_none() && source.is_response());
+        let is_allowed = judges.is_some_and(|judges| source.is_allowed(judges, serving));
+        let judges = judges.filter(|_| !is_allowed);
         if let Some(judges) = judges {
             let Some(response) = source.response(parser) else {
                 return self.fail(query, follow, origin, source, serving);
@@ -181,9 +182,9 @@ impl Worker {
             }
             Judgement::Unreadable => return self.fail(query, follow, origin, source, serving),
             Judgement::Pass | Judgement::Allow(_) => {
-                let is_passed = !has_shadowed_target && passes_always(query, judged, serving);
-                let passed = is_passed.then_some(serving.generation);
-                match self.write_response(query, source, judged, passed, rules) {
+                let is_passed = !is_allowed && !has_shadowed_target;
+                let passed_by = if is_passed { passed_by(query, judged, judges, serving) } else { None };
+                match self.write_response(query, source, judged, passed_by, rules) {
                     Some(given) => given,
                     None => return self.fail(query, follow, origin, source, serving),
                 }
@@ -231,12 +232,20 @@ impl Worker {
     }
 }
 
-/// Whether a response that passes now passes for all clients, until the policy changes.
+/// The policy that lets a response pass, if it lets it pass for all clients. `judged`: by these zones.
 ///
 /// Not over TCP, where zones with the action `truncate` do not apply. A response that passes over UDP also
 /// passes over TCP, and a passthru applies to all clients, unless some zones apply to certain clients only.
-fn passes_always(query: &Query, judged: Option<Response<'_>>, serving: &Serving) -> bool {
-    !serving.snapshot.depends_on_client()
+fn passed_by(
+    query: &Query,
+    judged: Option<Response<'_>>,
+    judges: Option<Judges>,
+    serving: &Serving,
+) -> Option<Allowed> {
+    let passes_always = !serving.snapshot.depends_on_client()
         && !query.head.hop.transport.is_tcp()
-        && judged.is_none_or(|response| response.dropped() == 0)
+        && judged.is_none_or(|response| response.dropped() == 0);
+    let is_of_addresses =
+        judges == Some(Judges::ALL) && judged.is_some_and(|response| response.is_only_about(&query.name));
+    passes_always.then_some(Allowed { generation: serving.generation, is_of_addresses })
 }

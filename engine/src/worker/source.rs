@@ -1,9 +1,11 @@
 //! The source of a response to a client: an upstream's response, a cached one, or a reason for SERVFAIL.
 
-use crate::cache::{Age, CachedResponse};
+use crate::cache::{Age, Allowed, CachedResponse};
 use crate::counters::Refused;
 use crate::outcome::Outcome;
+use crate::policy::Judges;
 use crate::response::{Parser, Response};
+use crate::shared::Serving;
 use crate::upstream::{ChainStart, ClaimResult};
 
 /// The source of a response.
@@ -47,9 +49,12 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Whether all its targets have passed the policy of this generation already.
-    pub(super) fn is_allowed_by(self, generation: u64) -> bool {
-        matches!(self, Source::Cached(cached, _) if cached.is_allowed_by(generation))
+    /// Whether all its targets have already passed the current policy, which these zones judge.
+    pub(super) fn is_allowed(self, judges: Judges, serving: &Serving) -> bool {
+        let Source::Cached(cached, _) = self else { return false };
+        let Allowed { generation, is_of_addresses } = cached.allowed();
+        generation == serving.generation
+            || is_of_addresses && judges == Judges::ALL && generation >= serving.addresses_since
     }
 
     /// The result for worker threads whose clients wait for the same response.
