@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--publishes",
         type=int,
         default=DEFAULTS.publishes,
-        help="publishes of the workload publish (%(default)s)",
+        help="publishes of the workload publish, at least (%(default)s)",
     )
     parser.add_argument(
         "--quiet",

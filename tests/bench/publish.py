@@ -1,16 +1,19 @@
 """The effect of publishes on clients: latency at half load with and without a hundred publishes.
 
-A publish is an order for one name, and an order that lifts the previous one, in one POST to the control
-socket. The time until the first blocked answer is measured from the request.
+A publish is an order for one name, in a POST to the control socket. The time until the first blocked answer
+is measured from the request. The next order follows without a pause.
 """
 
+import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 
 from . import processes
 from .figures import Run, percentile
-from .load import Loader, Running, Workload
+from .load import Loader, Workload
 from .pushing import LOOK_SECONDS
 from .servers import Daemon
 
@@ -50,29 +53,42 @@ def measure_publishes(
     loader: Loader, daemon: Daemon, workload: Workload, rate: float, publishes: int = PUBLISHES
 ) -> Published:
     rss = processes.rss_kib(daemon.pid)
-    numbers = iter(range(1, publishes + 1))
+    numbers = count(1)
     seconds: list[float] = []
-    with loader.running(daemon, workload, rate) as quiet:
-        while not quiet.is_over():
-            look(daemon, "nobody.bench.example")
     during: list[Run] = []
-    while len(seconds) < publishes:
-        with loader.running(daemon, workload, rate) as running:
-            time.sleep(loader.warm_up)
-            seconds.extend(publish_until_over(daemon, running, numbers))
-        during.append(running.result)
+    with beside(loader):
+        with loader.running(daemon, workload, rate) as quiet:
+            while not quiet.is_over():
+                look(daemon, "nobody.bench.example")
+        while len(seconds) < publishes:
+            with loader.running(daemon, workload, rate) as running:
+                time.sleep(loader.warm_up)
+                until = time.monotonic() + loader.seconds
+                seconds.extend(publish_until(until, daemon, numbers))
+                while not running.is_over():
+                    look(daemon, "nobody.bench.example")
+            during.append(running.result)
     peak = processes.rss_kib(daemon.pid, "VmHWM")
-    return Published(workload.name, rate, publishes, quiet.result, tuple(during), tuple(seconds), rss, peak)
+    return Published(
+        workload.name, rate, len(seconds), quiet.result, tuple(during), tuple(seconds), rss, peak
+    )
 
 
-def publish_until_over(daemon: Daemon, running: Running, numbers: Iterator[int]) -> Iterator[float]:
-    """Publishes one order after the other while the load runs. Returns the seconds of each."""
-    while not running.is_over():
-        number = next(numbers, None)
-        if number is None:
-            look(daemon, "nobody.bench.example")
-            continue
-        yield daemon.push(number).in_force
+@contextmanager
+def beside(loader: Loader) -> Iterator[None]:
+    """Runs this process on the processor of the load tool: the daemon has its own for itself."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [int(loader.processor)])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def publish_until(end: float, daemon: Daemon, numbers: Iterator[int]) -> Iterator[float]:
+    """Publishes one order after the other until the load ends. Returns the seconds of each."""
+    while time.monotonic() < end:
+        yield daemon.push(next(numbers)).in_force
 
 
 def look(daemon: Daemon, name: str) -> bool:

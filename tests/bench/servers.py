@@ -190,17 +190,17 @@ class Daemon(Server):
         return result
 
     def push(self, number: int) -> Pushed:
-        """Submits an order that blocks a name, and one that lifts the previous order."""
+        """Submits an order that blocks one name."""
         name = f"order-{number}.bench.example"
-        documents = {"block.json": self._document(f"BLOCK-{number}", "block", entries=[name])}
-        if number > 1:
-            target = {"order_id": f"BLOCK-{number - 1}", "entries": "all"}
-            documents["lift.json"] = self._document(f"LIFT-{number}", "unblock", targets=[target])
-        return push(self.control, self.port, documents, name)
-
-    def _document(self, order_id: str, action: str, **fields: object) -> bytes:
-        head = {"schema": "dnsblock.order/1", "issuer": self.issuer, "order_id": order_id, "action": action}
-        return json.dumps(head | {"issued_at": "2017-07-14T11:30:00+07:00"} | fields).encode()
+        order = {
+            "schema": "dnsblock.order/1",
+            "issuer": self.issuer,
+            "order_id": f"BLOCK-{number}",
+            "action": "block",
+            "issued_at": "2017-07-14T11:30:00+07:00",
+            "entries": [name],
+        }
+        return push(self.control, self.port, {"order.json": json.dumps(order).encode()}, name)
 
     @classmethod
     def version(cls) -> str | None:

@@ -50,7 +50,7 @@ def test_the_json_has_all_results(results: Path):
         (workload, "daemon", mode) for workload in WORKLOADS for mode in ("saturated", "half")
     }
     assert all(len(entry["limits"]) == (2 if entry["mode"] == "saturated" else 1) for entry in data["rounds"])
-    assert [len(entry["in_force_seconds"]) for entry in data["publish"]] == [2]
+    assert [len(entry["in_force_seconds"]) >= 2 for entry in data["publish"]] == [True]
     assert [entry["server"] for entry in data["overload"]] == ["limit_echo", "daemon"]
     assert data["notes"] == []
 
