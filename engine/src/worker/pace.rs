@@ -2,7 +2,7 @@
 //!
 //! At half load, a worker thread reads some twenty queries at a time. On a shared processor, it interrupts the
 //! control plane for each of these turns, ten thousand times a second. Then both lose what they had in the
-//! processor's cache, and the worker thread needs three quarters of the time instead of a half.
+//! processor's cache, and the worker thread needs three quarters of the time instead of three fifths.
 
 use std::num::NonZeroU64;
 use std::thread;
