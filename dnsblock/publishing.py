@@ -63,7 +63,7 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 PROBLEMS_LOGGED = 3  # of a failed publish, in one line
-ORDER_MS = 50  # for so long, worker threads make way for an order
+ORDER_MS = 50  # for so long, worker threads make way for a publish
 PARTLY_REFUSED = "partly_refused"  # a document or a list; everything else was published
 
 
@@ -193,7 +193,6 @@ class Publisher:
                 case ListsChanged():
                     return await self._read_lists(change, started)
                 case RecordsChanged() | LedgerEntries() | ClockTick():
-                    self._engine.make_way(ORDER_MS)
                     return await self._serve(change, None, started)
         except Exception as err:
             refused = as_refused(err)
@@ -269,6 +268,7 @@ class Publisher:
         async with self._publishing:
             if self.is_stopping:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published")])
+            self._engine.make_way(ORDER_MS)
             # Created under the lock: an older draft would revert the publish that this one waited for.
             draft = read if isinstance(read, Draft) else self.draft()
             if isinstance(change, LedgerEntries):

@@ -43,10 +43,6 @@ class Orders:
     sequence: tuple[tuple[str, str], ...] = ()  # issuer and SHA-256
     last_annulment: datetime = _LONG_AGO  # the latest time of one
     allowances: Allowances = NO_ALLOWANCES
-    # The last result of `plus`, and for which orders: a publish needs it three times.
-    _plus: list[tuple[tuple[Order, ...], "Orders"]] = field(
-        init=False, default_factory=list, compare=False, repr=False
-    )
 
     def __iter__(self) -> Iterator[Order]:
         return (self.issuers[issuer].lives[sha256].order for issuer, sha256 in self.sequence)
@@ -68,11 +64,11 @@ class Orders:
         wanted = tuple(orders)
         if not wanted:
             return self
-        for known, result in self._plus[-1:]:
-            if len(known) == len(wanted) and all(map(is_, known, wanted)):
+        for known, added, result in _LATEST:
+            if known is self and len(added) == len(wanted) and all(map(is_, added, wanted)):
                 return result
         result = self._with_new(wanted)
-        self._plus[:] = [(wanted, result)]
+        _LATEST[:] = [(self, wanted, result)]
         return result
 
     def _with_new(self, orders: Iterable[Order]) -> "Orders":
@@ -176,6 +172,9 @@ def _annulled_at(order: Order) -> datetime:
 
 
 EMPTY = Orders()
+# The latest result of `plus`, if any: a publish needs it for the verdicts, the snapshot and the ledger. Only
+# one, since each result is as large as the ledger.
+_LATEST: list[tuple[Orders, tuple[Order, ...], Orders]] = []
 _Later = Decision | Verified | Activated | Lifted | Expired  # facts about an order that was accepted before
 
 

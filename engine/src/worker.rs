@@ -223,7 +223,9 @@ impl Worker {
 
     /// Waits for events and handles them. Returns false once the worker has stopped.
     fn turn(&mut self, buffers: &mut Buffers) -> io::Result<bool> {
-        self.pace.rest(&self.shared.way);
+        if !self.has_work() {
+            self.pace.rest(&self.shared.way);
+        }
         let events = self.poll.wait(self.poll_timeout())?;
         (self.now, self.clock) = (Instant::now(), SystemTime::now());
         self.pace.begin(self.now);
@@ -274,8 +276,13 @@ impl Worker {
         }
     }
 
+    /// Whether something is to be done that no event announces.
+    fn has_work(&self) -> bool {
+        !self.resumable.is_empty() || !self.pending.is_empty()
+    }
+
     fn poll_timeout(&self) -> Duration {
-        if !self.resumable.is_empty() || !self.pending.is_empty() {
+        if self.has_work() {
             return Duration::ZERO;
         }
         let busy = self.clients.count() > 0
