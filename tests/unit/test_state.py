@@ -1,12 +1,13 @@
 """The state in force at a time (dnsblock/orders/state.py)."""
 
+import gc
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from dnsblock.orders.entry import Entry
 from dnsblock.orders.order import Order, Target, TargetEntry
-from dnsblock.orders.orders import EMPTY
+from dnsblock.orders.orders import EMPTY, Orders
 from dnsblock.orders.state import OrderState, State, derive
 
 from .helpers import AUGUST_10, JULY_14, LINEAR, block, exempt, growth, known, orders, sha256, unblock
@@ -233,3 +234,20 @@ def test_the_time_to_combine_orders_after_a_gap_grows_with_their_number():
         assert EMPTY.plus(made).of("a").chain.gap == 1
 
     assert growth(combine, 2000) < LINEAR
+
+
+def test_the_effect_of_new_orders_is_derived_once_and_only_the_latest_is_kept():
+    """If each version of the orders kept the next one, a year of orders would stay in memory."""
+    new = list(known(*(block(f"b-{number}", f"n{number}.example") for number in range(40))))
+    gc.collect()
+    before = sum(isinstance(one, Orders) for one in gc.get_objects())
+    now = EMPTY
+    for order in new:
+        after = now.plus([order])
+        assert after is now.plus([order])
+        assert [one.order_id for one in after][-1] == order.order_id
+        now = after
+    assert now.plus([]) is now
+    assert len(now) == len(new)
+    gc.collect()
+    assert sum(isinstance(one, Orders) for one in gc.get_objects()) - before < len(new) / 2
