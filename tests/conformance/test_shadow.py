@@ -140,6 +140,23 @@ def test_queries_answered_from_the_cache_are_counted_too(subject: Subject, upstr
     assert counted(subject) == 5
 
 
+def test_a_cached_response_is_counted_for_the_clients_of_the_zone(subject: Subject, upstream: StubUpstream):
+    """It was judged before for a client that the zone does not apply to."""
+    upstream.script = lambda asked: asked.address()
+    zone = {"name": "planned", "addresses": "planned.txt", "answer": "nodata", "mode": "shadow"}
+    zone |= {"clients": ["127.0.0.2/32"]}
+    lists = {"planned.txt": [FORWARDED4]}
+    subject.start(zones=[zone], lists=lists, upstreams=[upstream.address], cache={"size_mb": 1}, workers=1)
+    for _ in range(2):
+        assert is_forwarded(subject.query("www.example"))
+    with subject.udp(source="127.0.0.2") as other:
+        for number in range(1, 4):
+            other.send(wire.query("www.example"))
+            assert is_forwarded(wire.read(other.recv(4096)))
+            assert counted(subject, action="nodata") == number
+    assert len(upstream.queries) == 1
+
+
 # ------- What is counted
 
 

@@ -257,9 +257,9 @@ impl Snapshot {
             }
         }
         prepare_denials(&zones, allowed.as_deref());
-        let is_of_clients =
-            |placed: &PlacedZone| placed.clients.is_some() || placed.zone.has_client_triggers();
-        let depends_on_client = zones.iter().any(is_of_clients);
+        let all = zones.iter().map(|placed| (&placed.zone, &placed.clients));
+        let mut all = all.chain(shadows.iter().map(|shadow| (&shadow.zone, &shadow.clients)));
+        let depends_on_client = all.any(|(zone, clients)| clients.is_some() || zone.has_client_triggers());
         Snapshot { zones, shadows, serial, digest, nat64, depends_on_client, allowed }
     }
 
@@ -324,7 +324,7 @@ impl Snapshot {
         })
     }
 
-    /// Whether decisions depend on the client: what one may see, another may not.
+    /// Whether decisions depend on the client, also those of shadow zones: what one may see, another may not.
     pub fn depends_on_client(&self) -> bool {
         self.depends_on_client
     }
