@@ -240,7 +240,7 @@ def test_the_effect_of_new_orders_is_derived_once_and_only_the_latest_is_kept():
     """If each version of the orders kept the next one, a year of orders would stay in memory."""
     new = list(known(*(block(f"b-{number}", f"n{number}.example") for number in range(40))))
     gc.collect()
-    before = sum(isinstance(one, Orders) for one in gc.get_objects())
+    before = sum(type(one) is Orders for one in gc.get_objects())
     now = EMPTY
     for order in new:
         after = now.plus([order])
@@ -250,4 +250,4 @@ def test_the_effect_of_new_orders_is_derived_once_and_only_the_latest_is_kept():
     assert now.plus([]) is now
     assert len(now) == len(new)
     gc.collect()
-    assert sum(isinstance(one, Orders) for one in gc.get_objects()) - before < len(new) / 2
+    assert sum(type(one) is Orders for one in gc.get_objects()) - before < len(new) / 2
